@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Build, run and test Ballast. `make help` lists targets and variables.
+#
+# The image is linked twice: the first link gives the functions their addresses, the second adds the
+# symbol table for backtraces, made from the first. The same sources give the same image, byte for
+# byte, in any directory.
+
+BUILD   ?= build
+VERSION ?= 0.1.0
+V       ?= 0
+DEBUG   ?= 0
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+NASM    ?= nasm
+LD      := ld
+NM      := nm
+AR      := ar
+OBJCOPY := objcopy
+PYTHON  := /usr/bin/python3
+
+Q   := $(if $(filter 1,$(V)),,@)
+say  = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' '$(1)' '$(2)')
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+# ---- Flags -------------------------------------------------------------------------------------
+
+CC_IS_CLANG := $(findstring clang,$(shell $(CC) --version 2>/dev/null | head -1))
+
+# What every object of the image must agree on, third-party code included.
+KERNEL_MODEL := -ffreestanding -fno-pic -mcmodel=kernel -mno-red-zone -mgeneral-regs-only \
+                -fno-omit-frame-pointer -fno-strict-aliasing -fno-stack-protector \
+                -fcf-protection=none -fno-asynchronous-unwind-tables
+
+# gcc's -Wconversion leaves signedness alone in C; clang's is brought to the same meaning.
+WARNINGS := -Wall -Wextra -Wconversion -Werror $(if $(CC_IS_CLANG),-Wno-sign-conversion)
+
+CFLAGS := -std=gnu17 $(KERNEL_MODEL) -O2 -g $(WARNINGS) -ffunction-sections -fdata-sections \
+          -ffile-prefix-map=$(CURDIR)=. -I. -DBALLAST_VERSION='"$(VERSION)"' \
+          $(if $(filter 1,$(DEBUG)),-DBALLAST_DEBUG=1) $(EXTRA_CFLAGS)
+NASMFLAGS := -f elf64 -I ./ -w+all -w-reloc-rel-dword -w-reloc-abs-dword -w-reloc-abs-qword -Werror
+LDFLAGS   := -nostdlib -static -z max-page-size=4096 -z noexecstack --build-id=none \
+             --gc-sections --orphan-handling=error
+
+# Host tests run the same sources with everything gcc can watch.
+HOST_CFLAGS := -std=gnu17 -O1 -g -Wall -Wextra -Werror -DBALLAST_HOST=1 -I. \
+               -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
+               -ffile-prefix-map=$(CURDIR)=.
+
+# ---- Debian packages ---------------------------------------------------------------------------
+
+DEPS := gcc libc6-dev binutils nasm python3 dpkg-dev libzycore-dev libxxhash-dev gnu-efi \
+        clang clang-format libcmocka-dev python3-pytest python3-pexpect \
+        qemu-system-x86 ovmf bochs bochsbios vgabios \
+        grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools fdisk
+
+# ---- Sources -----------------------------------------------------------------------------------
+
+KERNEL_DIRS := boot arch/x86_64 kernel kernel/* mm mm/* vmx svm
+KERNEL_C    := $(sort $(wildcard $(addsuffix /*.c,$(KERNEL_DIRS))))
+KERNEL_ASM  := $(sort $(wildcard $(addsuffix /*.asm,$(KERNEL_DIRS))))
+KERNEL_OBJS := $(KERNEL_C:%.c=$(BUILD)/%.o) $(KERNEL_ASM:%.asm=$(BUILD)/%.asm.o)
+
+# A folder with generated objects of its own adds them to KERNEL_GEN_OBJS, their rules, and the
+# packages they need (DEPS) in a build.mk.
+KERNEL_GEN_OBJS :=
+
+include tools/third_party.mk
+include $(sort $(wildcard $(addsuffix /build.mk,$(KERNEL_DIRS))))
+-include guests/guests.mk
+-include tests/host/tests.mk
+-include tests/bench/bench.mk
+include boot/media.mk
+include boot/efi/efi.mk
+
+# ---- Image -------------------------------------------------------------------------------------
+
+KERNEL_ELF   := $(BUILD)/ballast.elf
+KERNEL_DEBUG := $(BUILD)/ballast.debug.elf
+
+.PHONY: all kernel guests
+all: kernel guests $(EFI_LOADER)
+kernel: $(KERNEL_ELF)
+guests: $(GUEST_ELFS) $(LINUX_KERNEL) $(LINUX_INITRD)
+
+# Objects are rebuilt when the compiler or its flags change.
+FLAGS_STAMP := $(BUILD)/flags
+FLAGS_NOW   := $(CC) $(CFLAGS) $(NASMFLAGS)
+ifneq ($(FLAGS_NOW),$(file <$(FLAGS_STAMP)))
+$(shell mkdir -p $(BUILD))
+$(file >$(FLAGS_STAMP),$(FLAGS_NOW))
+endif
+
+$(BUILD)/%.o: %.c $(FLAGS_STAMP)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/%.asm.o: %.asm $(FLAGS_STAMP)
+	$(call say,NASM,$<)
+	@mkdir -p $(@D)
+	$(Q)$(NASM) $(NASMFLAGS) -MD $(@:.o=.d) -MP -MT $@ $< -o $@
+
+EMUL_OBJS := $(filter $(BUILD)/kernel/emul/%.o,$(KERNEL_OBJS))
+$(BUILD)/kernel/emul/%.o: CFLAGS += $(ZYDIS_CFLAGS)
+$(EMUL_OBJS): | $(ZYDIS_STAMP)
+
+LINK = $(LD) $(LDFLAGS) -T linker.ld $(KERNEL_OBJS) $(KERNEL_GEN_OBJS)
+LINK_LIBS := $(if $(EMUL_OBJS),$(ZYDIS_LIB))
+LINK_DEPS := linker.ld $(KERNEL_OBJS) $(KERNEL_GEN_OBJS) $(LINK_LIBS)
+
+$(BUILD)/symbols0.asm: tools/gen_symbols.py
+	@mkdir -p $(@D)
+	$(Q)$(PYTHON) $< >$@
+
+$(BUILD)/ballast.pass1.elf: $(LINK_DEPS) $(BUILD)/symbols0.o
+	$(call say,LD,$@)
+	$(Q)$(LINK) $(BUILD)/symbols0.o $(LINK_LIBS) -o $@
+
+$(BUILD)/symbols1.asm: $(BUILD)/ballast.pass1.elf tools/gen_symbols.py
+	$(Q)NM=$(NM) $(PYTHON) tools/gen_symbols.py $< >$@
+
+$(BUILD)/symbols%.o: $(BUILD)/symbols%.asm
+	$(Q)$(NASM) $(NASMFLAGS) $< -o $@
+
+$(KERNEL_DEBUG): $(LINK_DEPS) $(BUILD)/symbols1.o
+	$(call say,LD,$@)
+	$(Q)$(LINK) $(BUILD)/symbols1.o $(LINK_LIBS) -Map=$(BUILD)/ballast.map -o $@
+
+# GRUB copies every section that an image has into memory: boot without the debug ones.
+$(KERNEL_ELF): $(KERNEL_DEBUG)
+	$(call say,STRIP,$@)
+	$(Q)$(OBJCOPY) --strip-all $< $@
+
+-include $(KERNEL_OBJS:.o=.d)
+
+# ---- Run ---------------------------------------------------------------------------------------
+
+EMU   ?= qemu-system-x86_64
+CPU   ?= EPYC,+svm
+SMP   ?= 2
+MEM   ?= 2G
+ACCEL ?= tcg
+
+.PHONY: run
+run: deps
+	+$(Q)$(MAKE) --no-print-directory iso
+	@echo '  RUN     $(ISO) on $(CPU) (Ctrl-A x ends the machine)'
+	$(Q)$(EMU) -machine q35 -accel $(ACCEL) -cpu $(CPU) -smp $(SMP) -m $(MEM) -nodefaults \
+	    -vga std -display none -serial mon:stdio -no-reboot -cdrom $(ISO) $(QEMU_EXTRA)
+
+# ---- Tests -------------------------------------------------------------------------------------
+
+HOST_TESTS := $(patsubst tests/host/%.c,$(BUILD)/tests/host/%,$(sort $(wildcard tests/host/test_*.c)))
+HOST_OBJ    = $(patsubst %.c,$(BUILD)/hostobj/%.o,$(1))
+# A program of each test_NAME.c with the modules that test_NAME_SRCS lists (tests/host/tests.mk).
+# Modules of kernel/emul find Zydis as in the image.
+$(BUILD)/hostobj/%.o: %.c
+	$(call say,HOSTCC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOST_CFLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/hostobj/kernel/emul/%.o: HOST_CFLAGS += $(ZYDIS_CFLAGS)
+$(BUILD)/hostobj/tests/host/test_emul%.o: HOST_CFLAGS += $(ZYDIS_CFLAGS)
+
+define host_test
+$(BUILD)/tests/host/$(1): $(call HOST_OBJ,tests/host/$(1).c $($(1)_SRCS)) \
+    $(if $(filter kernel/emul/%,$($(1)_SRCS)),$(ZYDIS_HOSTLIB))
+	$$(call say,HOSTLD,$(1))
+	@mkdir -p $$(@D)
+	$$(Q)$$(CC) $$(HOST_CFLAGS) $$^ -lcmocka -o $$@
+$(if $(filter kernel/emul/%,$($(1)_SRCS)),$(call HOST_OBJ,tests/host/$(1).c $($(1)_SRCS)): | $(ZYDIS_STAMP))
+-include $(patsubst %.o,%.d,$(call HOST_OBJ,tests/host/$(1).c $($(1)_SRCS)))
+endef
+$(foreach t,$(notdir $(HOST_TESTS)),$(eval $(call host_test,$(t))))
+
+BOOT_TEST_DEPS = all iso usb
+PYTEST = BALLAST_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 \
+         $(PYTHON) -m pytest -p no:cacheprovider -q tests/boot
+
+.PHONY: test test-all check test-host test-boot
+test: deps
+	+$(Q)$(MAKE) --no-print-directory check test-host test-boot
+test-all: deps
+	+$(Q)$(MAKE) --no-print-directory check test-host test-boot ALL=1
+
+check: deps
+	+$(Q)$(MAKE) --no-print-directory kernel
+	$(Q)BUILD=$(BUILD) MAKE="$(MAKE)" $(PYTHON) tests/check/run.py $(CHECKS)
+
+test-host: deps
+	+$(Q)$(MAKE) --no-print-directory $(HOST_TESTS)
+	$(Q)$(PYTHON) tests/check/host_runner.py $(HOST_TESTS)
+
+# K=PATTERN runs the tests whose names match; ALL=1 those marked `long` as well.
+test-boot: deps
+	+$(Q)$(MAKE) --no-print-directory $(BOOT_TEST_DEPS)
+	$(Q)$(PYTEST) $(if $(K),-k '$(K)',$(if $(ALL),,-m 'not long'))
+
+# ---- Everything else ---------------------------------------------------------------------------
+
+.PHONY: deps format clean help compile_commands.json
+deps:
+	$(Q)tools/deps.sh $(DEPS)
+
+compile_commands.json:
+	$(Q)$(PYTHON) tools/compile_commands.py '$(CC) $(CFLAGS)' '$(ZYDIS_CFLAGS)' $(KERNEL_C) >$@
+
+format:
+	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean:
+	$(Q)rm -rf $(BUILD) compile_commands.json
+
+help:
+	@echo 'Targets:'
+	@echo '  all          kernel, guests and UEFI loader, under $$(BUILD)'
+	@echo '  run          boot the demo ISO in QEMU: three Linux guests'
+	@echo '  test         check + test-host + quick boot tests; test-all adds the long ones'
+	@echo '  check        warnings (gcc, clang), include directions, headers, format, licences'
+	@echo '  test-host    unit and property tests on the host; test-boot K=PATTERN in emulators'
+	@echo '  bench        instruction counts beside KVM and Xen; bench-peers re-measures KVM'
+	@echo '  iso usb      bootable images: $(ISO), $(USB_IMAGE)'
+	@echo '  deps         install the Debian packages that are missing'
+	@echo '  format clean compile_commands.json help'
+	@echo 'Variables: BUILD=$(BUILD) CC=$(CC) DEBUG=$(DEBUG) V=$(V) VERSION=$(VERSION)'
+	@echo '  run: EMU=$(EMU) CPU=$(CPU) SMP=$(SMP) MEM=$(MEM) ACCEL=$(ACCEL) QEMU_EXTRA='

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Names of the image's functions, for backtraces. The table is generated at build time by
+ * tools/gen_symbols.py from the first link and added by the second. Read-only; no locks; safe in a
+ * panic. Callers: kernel/panic.c and the trap handlers.
+ */
+#pragma once
+
+#include <stdint.h>
+
+/*
+ * Name of the function that contains virtual address `addr`, or NULL if no function of the image
+ * does. `*offset` receives the distance from the function's start, in bytes (untouched if NULL).
+ */
+const char *symbols_lookup(uint64_t addr, uint64_t *offset);
