@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Bitmaps in arrays of 64-bit words. Plain forms for data under a lock, atomic forms for data shared
+ * between processors. Pure.
+ */
+#pragma once
+
+#include "kernel/lib/types.h"
+
+#define BITMAP_WORDS(bits) (((bits) + 63) / 64)
+
+static inline bool bitmap_test(const uint64_t *map, unsigned bit)
+{
+    return (__atomic_load_n(&map[bit / 64], __ATOMIC_RELAXED) >> (bit % 64)) & 1;
+}
+
+static inline void bitmap_set(uint64_t *map, unsigned bit)
+{
+    map[bit / 64] |= BIT(bit % 64);
+}
+
+static inline void bitmap_clear(uint64_t *map, unsigned bit)
+{
+    map[bit / 64] &= ~BIT(bit % 64);
+}
+
+/* Set (clear) one bit with a full barrier; returns whether it was set before. */
+static inline bool bitmap_set_atomic(uint64_t *map, unsigned bit)
+{
+    uint64_t mask = BIT(bit % 64);
+
+    return (__atomic_fetch_or(&map[bit / 64], mask, __ATOMIC_SEQ_CST) & mask) != 0;
+}
+
+static inline bool bitmap_clear_atomic(uint64_t *map, unsigned bit)
+{
+    uint64_t mask = BIT(bit % 64);
+
+    return (__atomic_fetch_and(&map[bit / 64], ~mask, __ATOMIC_SEQ_CST) & mask) != 0;
+}
+
+/* The first set bit at or after `from`, or nr_bits. */
+static inline unsigned bitmap_next(const uint64_t *map, unsigned nr_bits, unsigned from)
+{
+    while (from < nr_bits) {
+        uint64_t word = map[from / 64] >> (from % 64);
+
+        if (word) {
+            from += (unsigned)__builtin_ctzll(word);
+            return MIN(from, nr_bits);
+        }
+        from = (from / 64 + 1) * 64;
+    }
+    return nr_bits;
+}
+
+/* The first clear bit at or after `from`, or nr_bits. */
+static inline unsigned bitmap_next_zero(const uint64_t *map, unsigned nr_bits, unsigned from)
+{
+    while (from < nr_bits) {
+        uint64_t word = ~map[from / 64] >> (from % 64);
+
+        if (word) {
+            from += (unsigned)__builtin_ctzll(word);
+            return MIN(from, nr_bits);
+        }
+        from = (from / 64 + 1) * 64;
+    }
+    return nr_bits;
+}
+
+#define bitmap_for_each(bit, map, nr_bits)                    \
+    for (bit = bitmap_next(map, nr_bits, 0); bit < (nr_bits); \
+         bit = bitmap_next(map, nr_bits, bit + 1))
