@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The host's local APIC, xAPIC by MMIO or x2APIC by MSR, chosen at boot.
+ */
+#pragma once
+
+#include "kernel/lib/err.h"
+
+enum hv_err lapic_init(void) __must_check; /* boot processor: choose mode, map */
+void lapic_enable(void);                   /* each processor */
+uint32_t lapic_id(void);
+bool lapic_is_x2apic(void);
+void lapic_eoi(void);
+void lapic_ipi(uint32_t apic_id, unsigned vector); /* fixed, edge */
+void lapic_nmi(uint32_t apic_id);
+void lapic_init_ipi(uint32_t apic_id);
+void lapic_startup_ipi(uint32_t apic_id, unsigned page);
+
+/* Arm this processor's one-shot timer to raise VEC_TIMER at TSC value `tsc` (past: at once). */
+void lapic_timer_arm(uint64_t tsc);
+void lapic_timer_stop(void);
+/* Local APIC timer input frequency, Hz, as calibrated. */
+uint64_t lapic_timer_hz(void);

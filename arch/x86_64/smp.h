@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Bringing processors up, and cross-processor calls.
+ */
+#pragma once
+
+#include "kernel/lib/err.h"
+
+/* Start every enabled processor of the MADT (at most MAX_CPUS; `maxcpus=` limits). A processor that
+ * does not answer is reported and left out. */
+void smp_start(unsigned max);
+/* Run fn(arg) on every other online processor, in interrupt context there, and wait until all have
+ * finished. Not with interrupts off, not holding a lock that fn or an irq handler takes. */
+void smp_call_others(void (*fn)(void *arg), void *arg);
+/* Interrupt processor `cpu` (VEC_KICK): it leaves guest mode and looks at need_resched. */
+void smp_kick(unsigned cpu);
+/* Stop all other processors by NMI, for panic. */
+void smp_stop_others(void);

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Lock ranks: a thread of control may only take locks of strictly growing rank. Debug builds
+ * (BALLAST_DEBUG) check it and panic naming both locks; release builds compile the check away.
+ */
+#pragma once
+
+#include "kernel/lib/types.h"
+
+enum lock_rank {
+    RANK_NONE = 0,   /* not checked (only for the panic path) */
+    RANK_CONFIG,     /* configuration, start-up */
+    RANK_VM_LIST,    /* list of VMs */
+    RANK_VM,         /* one VM's life cycle */
+    RANK_DEVICE,     /* a virtual device's state */
+    RANK_IRQCHIP,    /* virtual interrupt controllers (below devices: devices raise lines) */
+    RANK_P2M,        /* one VM's p2m */
+    RANK_VIEW,       /* one view's tables */
+    RANK_SHARE,      /* content index */
+    RANK_FRAME,      /* frame table records */
+    RANK_FLUSH,      /* flush bookkeeping */
+    RANK_ALLOC,      /* frame allocator */
+    RANK_SLAB,       /* small objects */
+    RANK_HOSTMAP,    /* hypervisor address space */
+    RANK_CALL,       /* cross-processor calls */
+    RANK_WAITQ,      /* wait queues */
+    RANK_TIMER,      /* per-CPU timer queues */
+    RANK_RUNQ,       /* per-CPU run queues */
+    RANK_IRQ,        /* host interrupt routing */
+    RANK_CONSOLE,    /* host console back-ends */
+    RANK_LOG,        /* the log ring; innermost: everybody logs */
+    NR_RANKS
+};
+
+#ifdef BALLAST_DEBUG
+/* Note that a lock of `rank` is being taken (released) here; `name` is used in the panic text. */
+void lockrank_acquire(enum lock_rank rank, const char *name);
+void lockrank_release(enum lock_rank rank);
+/* Per processor (host tests: per thread) word of held ranks, one bit each; given by the surroundings. */
+uint32_t *lockrank_held(void);
+#else
+static inline void lockrank_acquire(enum lock_rank rank, const char *name)
+{
+    (void)rank;
+    (void)name;
+}
+static inline void lockrank_release(enum lock_rank rank)
+{
+    (void)rank;
+}
+#endif

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The vendor interface. A vendor turns hardware exits into one neutral struct vm_exit and neutral
+ * requests into hardware state; it holds no policy. One const struct hv_backend per vendor, chosen
+ * at boot by backend_select(), the only place of common code that names vendors.
+ */
+#pragma once
+
+#include "kernel/lib/err.h"
+#include "mm/types.h"
+
+struct vm;
+struct vcpu;
+struct pt_format;
+
+/* What the processor offers; `missing` says in words what is lacking when probe fails. */
+struct backend_caps {
+    const char *name;            /* "SVM" */
+    bool present;
+    char missing[160];           /* and the firmware option to look at */
+    uint32_t nr_tags;            /* ASIDs or VPIDs, tag 0 excluded; 0: no tags */
+    bool nested_paging;
+    unsigned nested_max_order;   /* largest page of the nested tables */
+    bool next_rip, decode_assists, flush_by_tag, clean_bits, pause_filter, unrestricted;
+    const struct pt_format *nested_format;
+};
+
+enum exit_kind {
+    EXIT_NONE = 0,
+    EXIT_INTERRUPT,    /* a host interrupt is pending: leave the fast path and take it */
+    EXIT_NMI,          /* a host NMI */
+    EXIT_PORT,
+    EXIT_MEMORY,       /* nested page fault */
+    EXIT_CPUID,
+    EXIT_MSR,
+    EXIT_CR,           /* move to or from a control register, CLTS, LMSW */
+    EXIT_DR,
+    EXIT_HLT,
+    EXIT_PAUSE,
+    EXIT_RDTSC,        /* RDTSC or RDTSCP: the length tells which */
+    EXIT_RDPMC,
+    EXIT_XSETBV,
+    EXIT_WBINVD,       /* WBINVD, INVD */
+    EXIT_INVLPG,
+    EXIT_MONITOR,
+    EXIT_MWAIT,
+    EXIT_HYPERCALL,    /* VMMCALL, VMCALL */
+    EXIT_VIRT_INSN,    /* an instruction of the virtualisation extension: #UD */
+    EXIT_EXCEPTION,    /* an intercepted exception of the guest */
+    EXIT_IRQ_WINDOW,   /* an interrupt can be delivered now */
+    EXIT_NMI_WINDOW,   /* an NMI can be delivered now */
+    EXIT_TASK_SWITCH,
+    EXIT_SHUTDOWN,     /* triple fault */
+    EXIT_INIT,
+    EXIT_ENTRY_FAILED, /* the processor refused the state; backend->explain has logged why */
+    EXIT_UNKNOWN,
+    NR_EXIT_KINDS
+};
+
+const char *exit_kind_name(enum exit_kind kind);
+
+struct exit_port {
+    uint16_t port;
+    uint8_t size; /* bytes: 1, 2, 4 */
+    bool in, string, rep;
+    uint8_t addr_size; /* bytes, for string forms: 2, 4, 8; 0: unknown */
+    uint8_t seg;       /* enum seg_reg, for OUTS; 0xff: unknown */
+};
+struct exit_memory {
+    gpa_t gpa;
+    uint32_t access;   /* P2M_READ | P2M_WRITE | P2M_EXEC */
+    bool table_walk;   /* raised by the processor's walk of guest page tables */
+};
+struct exit_msr {
+    uint32_t index;
+    bool write;
+};
+struct exit_cr {
+    uint8_t cr;
+    bool write, decoded; /* decoded: gpr is valid (decode assists) */
+    uint8_t gpr;
+};
+struct exit_exception {
+    uint8_t vector;
+    bool has_error;
+    uint32_t error;
+    uint64_t cr2;
+};
+
+struct vm_exit {
+    enum exit_kind kind;
+    uint8_t insn_len; /* 0: hardware did not say */
+    union {
+        struct exit_port port;
+        struct exit_memory mem;
+        struct exit_msr msr;
+        struct exit_cr cr;
+        struct exit_exception exc;
+    };
+    uint64_t raw[3];  /* vendor words, for logs only */
+};
+
+/* x86 encoding order. */
+enum gpr { GPR_RAX, GPR_RCX, GPR_RDX, GPR_RBX, GPR_RSP, GPR_RBP, GPR_RSI, GPR_RDI, GPR_R8, NR_GPRS = 16 };
+
+enum hv_reg { REG_RSP, REG_RFLAGS, REG_CR0, REG_CR2, REG_CR3, REG_CR4, REG_EFER, REG_DR6, REG_DR7,
+              REG_TPR /* CR8: bits 7:4 of the task priority */, NR_HV_REGS };
+
+enum seg_reg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, SEG_GDTR, SEG_IDTR, NR_SEGS };
+
+/* Neutral segment: attributes as in the low and high bytes of a descriptor (type 3:0, S 4, DPL 6:5,
+ * P 7, AVL 8, L 9, D/B 10, G 11); unusable: P clear. */
+struct segment {
+    uint16_t selector, attr;
+    uint32_t limit; /* bytes, expanded */
+    uint64_t base;
+};
+
+enum event_type { EVENT_NONE, EVENT_INTERRUPT, EVENT_NMI, EVENT_EXCEPTION, EVENT_SOFT_INT };
+struct event {
+    enum event_type type;
+    uint8_t vector;
+    bool has_error;
+    uint32_t error;
+    uint8_t insn_len; /* for EVENT_SOFT_INT */
+};
+
+enum window { WINDOW_IRQ, WINDOW_NMI };
+
+/* Architectural MSRs that the guest owns and the backend keeps (direct access where it can). */
+struct hv_backend {
+    const char *name;
+    /* Reads only; fills caps; HV_ENOTSUP with caps->missing otherwise. Any processor. */
+    enum hv_err (*probe)(struct backend_caps *caps);
+    /* Switch the extension on (off) on this processor; balanced. May sleep: no. */
+    enum hv_err (*cpu_enable)(void);
+    void (*cpu_disable)(void);
+    /* Per-VM structures (bitmaps that deny by default). fini accepts half-built VMs. */
+    enum hv_err (*vm_init)(struct vm *vm);
+    void (*vm_fini)(struct vm *vm);
+    /* Afterwards guest registers hold reset values (manual: "Processor Initialization State"). */
+    enum hv_err (*vcpu_init)(struct vcpu *v);
+    void (*vcpu_fini)(struct vcpu *v);
+    void (*vcpu_reset)(struct vcpu *v);
+    /* Bind to this processor; after put any processor may load. */
+    void (*vcpu_load)(struct vcpu *v);
+    void (*vcpu_put)(struct vcpu *v);
+    /* Enter and leave the fast-path section on this processor: on SVM CLGI, IDT without IST, VMLOAD
+     * guest / VMSAVE guest, VMLOAD host, full IDT, STGI; on VMX CLI / STI. Between them nothing
+     * sleeps, spins or takes interrupts. */
+    void (*section_begin)(struct vcpu *v);
+    void (*section_end)(struct vcpu *v);
+    /* One entry inside a section; fills exit, v->gpr, v->rip and v->interrupted; decides nothing. */
+    void (*run)(struct vcpu *v, struct vm_exit *exit);
+    uint64_t (*get_reg)(struct vcpu *v, enum hv_reg reg);
+    void (*set_reg)(struct vcpu *v, enum hv_reg reg, uint64_t value);
+    /* FS, GS, TR, LDTR are only current outside a section: get_seg inside one saves them first. */
+    void (*get_seg)(struct vcpu *v, enum seg_reg seg, struct segment *out);
+    void (*set_seg)(struct vcpu *v, enum seg_reg seg, const struct segment *in);
+    /* MSRs kept by hardware state (SYSENTER*, STAR family, FS/GS/KERNEL_GS base, PAT, DEBUGCTL...).
+     * HV_ENOENT: not one of them. */
+    enum hv_err (*get_msr)(struct vcpu *v, uint32_t index, uint64_t *out);
+    enum hv_err (*set_msr)(struct vcpu *v, uint32_t index, uint64_t value);
+    /* One event per entry; HV_EBUSY if one is queued already. */
+    enum hv_err (*inject)(struct vcpu *v, const struct event *ev);
+    /* Can an interrupt / NMI be taken at the next entry? (IF, interrupt shadow, NMI blocking) */
+    bool (*can_take)(struct vcpu *v, enum window kind);
+    /* Exit once that event becomes deliverable. */
+    void (*window)(struct vcpu *v, enum window kind, bool on);
+    /* Drop the interrupt shadow (after an instruction was emulated). */
+    void (*clear_shadow)(struct vcpu *v);
+    void (*set_root)(struct vcpu *v, hpa_t root);
+    /* Use this tag from the next entry; flush: nothing stale under it may survive that entry.
+     * flush_all: the processor's whole guest TLB (tags recycled). */
+    void (*set_tag)(struct vcpu *v, uint32_t tag, bool flush, bool flush_all);
+    void (*set_tsc_offset)(struct vcpu *v, uint64_t offset);
+    void (*trap_port)(struct vm *vm, uint16_t port, bool trap);
+    void (*trap_msr)(struct vm *vm, uint32_t index, bool trap_read, bool trap_write);
+    /* Check the state in software, log field, value, rule and manual section of what is wrong;
+     * returns the number of violations. */
+    unsigned (*explain)(struct vcpu *v);
+    /* Registers to the log; safe in panic. */
+    void (*dump)(struct vcpu *v);
+};
+
+extern const struct hv_backend *hv; /* the chosen one; constant after backend_select */
+extern struct backend_caps hv_caps;
+
+/* Probe the vendors; HV_ENOTSUP with a text of what is missing in hv_caps.missing. */
+enum hv_err backend_select(void) __must_check;
+/* Switch on for this processor (every processor, after smp_start). */
+enum hv_err backend_enable_cpu(void) __must_check;

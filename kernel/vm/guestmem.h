@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Reading and writing guest memory from the hypervisor, by guest-physical or guest-virtual address.
+ * Everything is bounds-checked; holes give HV_ENOENT. `fast` forms run on the guest fast path: they
+ * never wait or allocate and answer HV_EAGAIN instead.
+ */
+#pragma once
+
+#include "kernel/lib/err.h"
+#include "mm/types.h"
+
+struct vm;
+struct vcpu;
+
+enum hv_err guestmem_read(struct vm *vm, gpa_t gpa, void *dst, size_t len) __must_check;
+enum hv_err guestmem_write(struct vm *vm, gpa_t gpa, const void *src, size_t len) __must_check;
+enum hv_err guestmem_zero(struct vm *vm, gpa_t gpa, size_t len) __must_check;
+/* True if [gpa, gpa+len) is RAM of the VM. */
+bool guestmem_is_ram(struct vm *vm, gpa_t gpa, uint64_t len);
+
+#define GVA_READ 0x1u
+#define GVA_WRITE 0x2u
+#define GVA_EXEC 0x4u
+#define GVA_SUPERVISOR 0x8u /* an implicit supervisor access, whatever the CPL */
+
+/* Walk the guest's tables. HV_EFAULT: #PF (error code, CR2) has been queued unless `fast`, where
+ * HV_EFAULT only says so. HV_EAGAIN: a table is not reachable without waiting (fast). */
+enum hv_err guestmem_translate(struct vcpu *v, gva_t gva, uint32_t access, bool fast,
+                               gpa_t *out) __must_check;
+/* Up to 15 instruction bytes at CS:RIP; *got may be fewer at a page that is not mapped. */
+enum hv_err guestmem_fetch(struct vcpu *v, bool fast, uint8_t bytes[15], unsigned *got) __must_check;
+enum hv_err guestmem_read_gva(struct vcpu *v, gva_t gva, void *dst, size_t len,
+                              uint32_t access) __must_check;
+enum hv_err guestmem_write_gva(struct vcpu *v, gva_t gva, const void *src, size_t len,
+                               uint32_t access) __must_check;

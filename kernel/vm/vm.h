@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Virtual machines and virtual processors: life cycle and what other rooms may ask of them.
+ */
+#pragma once
+
+#include "kernel/lib/err.h"
+#include "kernel/lib/list.h"
+#include "kernel/lib/spinlock.h"
+#include "kernel/sched/sched.h"
+#include "kernel/sched/timer.h"
+#include "kernel/sched/wait.h"
+#include "kernel/vm/backend.h"
+#include "kernel/vm/config.h"
+#include "mm/flush.h"
+#include "mm/types.h"
+
+#define VM_MAX_VCPUS 16
+
+struct p2m;
+struct view;
+struct vlapic;
+struct vioapic;
+struct bus;
+struct guestconsole;
+struct vuart;
+struct vm_devices;
+
+enum vm_state {
+    VM_STOPPED, /* built, or ended: registers and memory may be looked at */
+    VM_RUNNING,
+    VM_PAUSED,
+    VM_DYING
+};
+
+/* Why a VM stopped, told apart and reported. */
+enum stop_reason {
+    STOP_NONE = 0,
+    STOP_POWEROFF,    /* ACPI S5 */
+    STOP_RESET,       /* reset register, keyboard controller */
+    STOP_TRIPLE_FAULT,
+    STOP_DEBUG_EXIT,  /* port 0xf4; code in stop_code */
+    STOP_ENTRY_FAILED,
+    STOP_EMULATION,   /* an instruction that cannot be emulated; text in stop_text */
+    STOP_NO_MEMORY,
+    STOP_OPERATOR,
+    STOP_ERROR        /* anything else; text in stop_text */
+};
+
+struct exit_stats {
+    uint64_t count, ticks; /* ticks: TSC from exit to next entry, inside the hypervisor */
+};
+
+struct vcpu {
+    /* --- touched on every exit: keep together. Owned by the vCPU's thread. --- */
+    uint64_t gpr[NR_GPRS];   /* x86 order; gpr[GPR_RSP] is not used: REG_RSP */
+    uint64_t rip;            /* filled at exit, written back at entry */
+    struct vm *vm;
+    void *vendor;            /* the vendor's per-vCPU data (VMCB holder) */
+    struct vlapic *lapic;
+    uint64_t flushed_epoch;  /* flush epoch that this vCPU's tag has seen */
+    uint32_t tag;
+    unsigned tag_cpu;
+    uint64_t tag_generation;
+    uint32_t in_guest;       /* atomic: inside a section (kernel/vm/flush.c) */
+    uint32_t request;        /* atomic: VCPU_REQ_* bits, looked at before each entry */
+    struct event pending_exception; /* to inject at the next entry */
+    struct event interrupted;       /* delivery an exit cut short: re-injected first */
+    bool nmi_pending;
+    bool halted;             /* HLT executed, waiting for an event */
+    bool wait_sipi;          /* after INIT (application processors) */
+    uint8_t sipi_vector;
+
+    unsigned id;             /* 0 .. vm->nr_vcpus-1; also the APIC id */
+    struct thread *thread;
+    unsigned cpu;            /* processor it is loaded on (valid while in_guest or loaded) */
+    bool loaded;
+    void *fpu;               /* extended state area; arch/x86_64/fpu.h */
+    uint64_t xcr0;
+    uint64_t guest_tsc_offset; /* guest TSC = host TSC + this */
+    struct { uint64_t mtrr_def_type, mtrr_fixed[11], misc_enable, tsc_adjust, tsc_aux, spec_ctrl; } msr;
+
+    struct exit_stats exits[NR_EXIT_KINDS];
+    uint64_t entries;
+    uint64_t exit_tsc;
+};
+
+#define VCPU_REQ_STOP 0x1u    /* leave the loop: VM is being paused, stopped or destroyed */
+#define VCPU_REQ_EVENT 0x2u   /* interrupt state changed: re-evaluate */
+#define VCPU_REQ_INIT 0x4u    /* INIT received */
+#define VCPU_REQ_SIPI 0x8u    /* start-up message received */
+#define VCPU_REQ_NMI 0x10u
+
+struct vm {
+    uint32_t id;              /* 1.. ; owner id in the frame table; never reused while frames remain */
+    struct vm_config config;
+    struct list node;         /* VM list lock */
+    struct spinlock lock;     /* RANK_VM: state, stop_*, nr_running */
+    enum vm_state state;
+    enum stop_reason stop_reason;
+    uint32_t stop_code;
+    char stop_text[160];
+    unsigned refs;            /* held by vm_find/vm_for_each users; VM lock */
+    struct waitq state_wait;  /* state changes */
+    unsigned nr_running;      /* vCPU threads inside the run loop; VM lock */
+
+    unsigned nr_vcpus;
+    struct vcpu *vcpus[VM_MAX_VCPUS];
+    struct p2m *p2m;
+    struct view *view;
+    struct flush_domain *flush;
+    void *vendor;             /* the vendor's per-VM data (bitmaps) */
+
+    struct bus *bus;          /* ports and MMIO: kernel/devices/bus.h */
+    struct vioapic *ioapic;
+    struct vm_devices *devices; /* the rest: kernel/devices/devices.h */
+    struct guestconsole *console;
+    uint64_t tsc_offset;      /* common to all vCPUs: guest TSC starts near 0 */
+    uint64_t started_ns, stopped_ns;
+    uint64_t restarts;
+};
+
+/* --- life cycle (thread context, no locks held, may sleep) --- */
+
+/* Build a stopped VM from its configuration; nothing is loaded yet. HV_EEXIST: name taken. */
+enum hv_err vm_create(const struct vm_config *cfg, struct vm **out) __must_check;
+/* Load its images (kernel/vm/loader.h) and start the vCPU threads. From VM_STOPPED only: registers,
+ * devices and memory are put back to reset state first. Errors are logged with file and reason. */
+enum hv_err vm_start(struct vm *vm) __must_check;
+enum hv_err vm_pause(struct vm *vm) __must_check;
+enum hv_err vm_resume(struct vm *vm) __must_check;
+enum hv_err vm_reset(struct vm *vm) __must_check;
+/* Stop, unlink and free everything; audits that no frame of its id remains. */
+enum hv_err vm_destroy(struct vm *vm) __must_check;
+
+/* Ask the VM to stop, from one of its own vCPUs or devices (any context, fast path included).
+ * The first reason wins; logs "vm NAME: ..." once. */
+void vm_stop_request(struct vm *vm, enum stop_reason reason, uint32_t code, const char *fmt, ...)
+    __printf_like(4, 5);
+
+/* Find by name (NULL if none) and take a reference; walk all VMs with a reference on each. */
+struct vm *vm_find(const char *name);
+void vm_put(struct vm *vm);
+void vm_for_each(bool (*fn)(struct vm *vm, void *arg), void *arg);
+/* Sleep until vm is stopped (or destroyed). */
+void vm_wait_stopped(struct vm *vm);
+
+const char *vm_state_name(enum vm_state s);
+const char *stop_reason_name(enum stop_reason r);
+/* One line such as "powered off", "triple fault at rip ...", "exited with code 1". */
+void vm_describe_stop(const struct vm *vm, char *buf, size_t len);
+
+/* Bytes of machine memory the VM costs beyond its guest memory: tables, VMCBs, stacks, objects. */
+uint64_t vm_overhead_bytes(struct vm *vm);
+
+/* --- vCPU services for devices and facilities --- */
+
+/* Set request bits and make the vCPU notice: wakes it if halted, kicks it if in guest mode.
+ * Any context, fast path included. */
+void vcpu_request(struct vcpu *v, uint32_t bits);
+/* Queue a guest exception for the next entry (#GP(0) and the like). Double faults combine by the
+ * manual's rules ("Interrupt 8—Double Fault Exception"). */
+void vcpu_inject_exception(struct vcpu *v, uint8_t vector, bool has_error, uint32_t error);
+static inline void vcpu_inject_gp(struct vcpu *v)
+{
+    vcpu_inject_exception(v, 13, true, 0);
+}
+static inline void vcpu_inject_ud(struct vcpu *v)
+{
+    vcpu_inject_exception(v, 6, false, 0);
+}
+/* Step over the instruction that caused `exit` (length from hardware or by decoding), clearing the
+ * interrupt shadow. HV_EAGAIN: bytes not reachable on the fast path; retry off it.
+ * HV_EFAULT: a fault was injected instead. */
+enum hv_err vcpu_skip(struct vcpu *v, struct vm_exit *exit) __must_check;
+/* Guest TSC now. */
+uint64_t vcpu_guest_tsc(const struct vcpu *v);
+/* The guest's paging registers, by value. */
+struct guest_paging;
+void vcpu_paging(struct vcpu *v, struct guest_paging *out);
+unsigned vcpu_cpl(struct vcpu *v);
+/* True between section_begin and section_end on this processor. */
+bool vcpu_in_section(const struct vcpu *v);

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The machine-frame allocator: buddy lists from 4 KiB (order 0) to 1 GiB (order 18), with a small
+ * cache of single frames per processor so that the guest fast path takes no shared lock.
+ */
+#pragma once
+
+#include "kernel/lib/err.h"
+#include "mm/types.h"
+
+#define BUDDY_MAX_ORDER ORDER_1G
+
+/* What a frame is used for; kept in the frame table and counted, so that every frame has an owner. */
+enum frame_use {
+    FRAME_RESERVED = 0, /* not RAM, firmware's, or unusable */
+    FRAME_FREE,
+    FRAME_HOST,     /* the hypervisor's own: image, stacks, slabs, host tables, modules */
+    FRAME_GUEST,    /* guest memory; owner is the VM, the record holds its gfn */
+    FRAME_P2M,      /* p2m radix nodes; owner is the VM (overhead) */
+    FRAME_VIEW,     /* nested or shadow tables; owner is the VM (overhead) */
+    FRAME_VM,       /* other structures of a VM: VMCB, bitmaps, stacks (overhead) */
+    FRAME_RETIRED,  /* reported bad by the machine; never used again */
+    NR_FRAME_USES
+};
+
+#define OWNER_HOST 0u /* VM ids start at 1 */
+
+#define BUDDY_ZERO 0x1u  /* contents are zero on return (single frames and small orders only) */
+#define BUDDY_FAST 0x2u  /* guest fast path: never waits; HV_EAGAIN when a lock is contended */
+#define BUDDY_LOW 0x4u   /* below 4 GiB */
+
+/*
+ * Start with no memory at all: lays out the frame table for frames [0, nr_frames) inside `table_mfn`
+ * (a range the caller found free), everything RESERVED. Boot only, one processor.
+ */
+enum hv_err buddy_init(mfn_t table_mfn, uint64_t nr_frames) __must_check;
+/* Bytes that buddy_init needs for the frame table of nr_frames frames (16 per frame, rounded up). */
+uint64_t buddy_table_bytes(uint64_t nr_frames);
+/* Hand the frames [first, first+nr) to the allocator as free memory, or mark them as the host's. */
+void buddy_add(mfn_t first, uint64_t nr);
+void buddy_reserve_host(mfn_t first, uint64_t nr);
+
+/* Allocate 2^order contiguous, aligned frames. HV_ENOMEM: none that large. */
+enum hv_err buddy_alloc(unsigned order, enum frame_use use, uint32_t owner, uint32_t flags,
+                        mfn_t *out) __must_check;
+/* Give back what one buddy_alloc returned, or any aligned part of it. */
+void buddy_free(mfn_t mfn, unsigned order);
+
+struct buddy_stats {
+    uint64_t total;                  /* frames of RAM known to the allocator */
+    uint64_t free;                   /* frames free, per-processor caches included */
+    uint64_t used[NR_FRAME_USES];    /* frames by use */
+    uint64_t free_blocks[BUDDY_MAX_ORDER + 1];
+    uint64_t table_bytes;            /* frame table */
+};
+/* A consistent snapshot; takes the allocator's lock. */
+void buddy_stats(struct buddy_stats *out);
+/* Frames of each use that carry `owner`, recounted from the frame table (slow; for the audit). */
+void buddy_count_owner(uint32_t owner, uint64_t out[NR_FRAME_USES]);
+/* Recount everything from the frame table and free lists and compare with the counters.
+ * Returns true if all agree; otherwise logs each disagreement. */
+bool buddy_audit(void);

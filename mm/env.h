@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Everything that mm/ asks of its surroundings. The kernel implements it once (arch/x86_64/mm_env.c,
+ * kernel/vm/flush.c); the host tests implement it once more (tests/host/env.c) with arrays, seeded
+ * randomness, recorded flushes and failures on demand.
+ */
+#pragma once
+
+#include "kernel/lib/err.h"
+#include "kernel/lib/spinlock.h"
+#include "mm/types.h"
+
+struct flush_domain;
+
+/* Pointer through which the frame's 4 KiB can be read and written. Frames of one allocated block
+ * are contiguous behind it. Never NULL for RAM. */
+void *env_frame_ptr(mfn_t mfn);
+/* The inverse, for a pointer obtained from env_frame_ptr. */
+mfn_t env_ptr_frame(const void *ptr);
+
+/* Number of this processor, 0 .. env_nr_cpus()-1. Stable until the caller may sleep. */
+unsigned env_cpu(void);
+unsigned env_nr_cpus(void);
+
+/*
+ * Make every processor that may hold translations of `d` (see mm/flush.h) drop them: when this
+ * returns, no processor uses a translation, nor a lockless p2m or table pointer, that it obtained
+ * before the call. Waits for other processors: the caller holds no lock that a guest fault path
+ * takes, and is not on the guest fast path.
+ */
+void env_flush_guest(struct flush_domain *d);
+
+/* Nanoseconds since boot; monotonic, same on all processors. */
+uint64_t env_now_ns(void);
+
+/* Let interrupts and other threads in; called between slices of long work. Never on the fast path
+ * and never with a lock held. */
+void env_relax(void);
+
+/* One line into the log (no newline needed). */
+void env_log(const char *fmt, ...) __printf_like(1, 2);
+/* A broken invariant of our own. */
+void env_panic(const char *fmt, ...) __printf_like(1, 2) __noreturn;
+
+/* Failure injection: false makes the named allocation site fail. Always true in the kernel unless
+ * the `fail=` host option asks for it. `site` is a string literal. */
+bool env_may_allocate(const char *site);
+
+/* Zero or copy whole 4 KiB frames with the cheapest instruction sequence for general registers. */
+void env_clear_page(void *page);
+void env_copy_page(void *dst, const void *src);

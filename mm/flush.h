@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Flush domains and batches. Every VM has one domain. Whoever removes or weakens translations puts
+ * the frames and tables that became free into a batch, and commits it with no lock held: commit
+ * makes env_flush_guest() end every use, then frees. See hazards "Flushing": entry sets in-guest,
+ * fences, then compares the epoch; a flush bumps the epoch, kicks, waits until each processor has
+ * left or passed it. That wait also ends every lockless read on the fast path (p2m_peek).
+ */
+#pragma once
+
+#include "mm/types.h"
+
+struct flush_domain {
+    uint64_t epoch;   /* bumped by every flush; read by each entry (atomic) */
+    void *owner;      /* the VM, for env_flush_guest */
+    uint64_t flushes; /* statistics (atomic) */
+};
+
+struct flush_batch {
+    struct flush_domain *domain;
+    mfn_t head;       /* chain of removed blocks through their frame records */
+    uint64_t nr;      /* blocks in the chain */
+    bool dirty;       /* a translation was removed or weakened, even if no frame became free */
+};
+
+void flush_domain_init(struct flush_domain *d, void *owner);
+void flush_batch_init(struct flush_batch *b, struct flush_domain *d);
+/* Free mfn (2^order frames) once the batch has been committed. Any lock may be held. */
+void flush_batch_free(struct flush_batch *b, mfn_t mfn, unsigned order);
+/* Note that some translation was removed or weakened. */
+void flush_batch_touch(struct flush_batch *b);
+/* Flush if dirty, then free. No lock held, not on the fast path. Idempotent. */
+void flush_batch_commit(struct flush_batch *b);

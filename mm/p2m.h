@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The p2m: per VM, what stands behind each guest frame. It is the truth; views are caches of it.
+ * A 512-way radix tree whose word describes 4 KiB, 2 MiB or 1 GiB; states change under the p2m
+ * lock, each change keeps the counters, and p2m_audit recounts them from scratch.
+ */
+#pragma once
+
+#include "kernel/lib/err.h"
+#include "mm/flush.h"
+#include "mm/types.h"
+
+struct p2m;
+struct view;
+
+enum p2m_state {
+    P2M_HOLE = 0,  /* nothing: accesses are emulated as MMIO */
+    P2M_UNTOUCHED, /* RAM nobody has touched: reads as zero, allocated on first touch */
+    P2M_PRIVATE,   /* RAM backed by a frame of its own */
+    NR_P2M_STATES
+};
+
+#define P2M_READ 0x1u
+#define P2M_WRITE 0x2u
+#define P2M_EXEC 0x4u
+#define P2M_FAST 0x8u /* guest fast path: HV_EAGAIN rather than wait, allocate large or block */
+
+/* What stands behind a gfn; `order` says how large the block of the same state around it is. */
+struct p2m_entry {
+    enum p2m_state state;
+    mfn_t mfn;      /* frame behind this very gfn; MFN_NONE without */
+    unsigned order; /* ORDER_4K, ORDER_2M, ORDER_1G: the block is aligned in gfn and mfn alike */
+    uint64_t seq;   /* bumped whenever the word changes; a view fill rechecks it */
+};
+
+struct p2m_config {
+    uint32_t owner;      /* VM id, for the frame table */
+    void *vm;            /* for the flush domain */
+    bool large_pages;    /* 2 MiB (1 GiB) on first touch where region allows */
+    unsigned max_order;  /* largest order the processor's nested tables can map */
+};
+
+enum hv_err p2m_create(const struct p2m_config *cfg, struct p2m **out) __must_check;
+/* Free every frame and table. No vCPU runs any more. */
+void p2m_destroy(struct p2m *p);
+
+/* Declare [first, first+nr) as RAM: it becomes untouched. HV_EEXIST if any of it is RAM already. */
+enum hv_err p2m_add_ram(struct p2m *p, gfn_t first, uint64_t nr) __must_check;
+
+/* The state behind gfn. Looks only: never allocates, never waits, takes no lock. */
+void p2m_query(struct p2m *p, gfn_t gfn, struct p2m_entry *out);
+
+/*
+ * Resolve gfn for `access` (populate now; unshare, decompress, page in later) and describe it.
+ * HV_ENOENT: a hole. HV_EAGAIN: with P2M_FAST, try again off the fast path; without, I/O was
+ * started and the caller sleeps, then restarts. HV_ENOMEM: no frame. Takes the p2m lock.
+ */
+enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access,
+                         struct p2m_entry *out) __must_check;
+
+/* Resolve as p2m_populate and pin: until p2m_put, the frame stays behind gfn. *ptr addresses the
+ * 4 KiB. Used by the emulator, loaders and devices. Pins are counted per VM. */
+enum hv_err p2m_get(struct p2m *p, gfn_t gfn, uint32_t access, void **ptr) __must_check;
+void p2m_put(struct p2m *p, gfn_t gfn);
+
+/*
+ * Lockless, allocation-free pointer to the 4 KiB behind gfn, or NULL unless it is private RAM right
+ * now. Only inside the guest fast path (flush waits for it) or while the VM's vCPUs are paused.
+ */
+void *p2m_peek(struct p2m *p, gfn_t gfn);
+
+struct p2m_counters {
+    uint64_t ram;           /* configured RAM, in 4 KiB pages (ESX MEMSZ) */
+    uint64_t granted;       /* pages backed by some frame (ESX GRANT) */
+    uint64_t consumed;      /* machine frames behind them (ESX CNSM) */
+    uint64_t large_2m;      /* p2m words of 2 MiB */
+    uint64_t large_1g;      /* p2m words of 1 GiB */
+    uint64_t overhead;      /* frames of radix nodes */
+    uint64_t pinned;        /* pins now held */
+    uint64_t faults_4k;     /* first touches served by size */
+    uint64_t faults_2m;
+    uint64_t faults_1g;
+};
+void p2m_counters(struct p2m *p, struct p2m_counters *out);
+/* Recount from the tree and the frame table; logs disagreements, true if none. */
+bool p2m_audit(struct p2m *p);
+
+struct flush_domain *p2m_flush_domain(struct p2m *p);
+/* The view that caches this p2m (one per VM today), or NULL; set once by the view's create. */
+void p2m_set_view(struct p2m *p, struct view *v);
+struct view *p2m_view(struct p2m *p);
