@@ -43,9 +43,9 @@ WARNINGS := -Wall -Wextra -Wconversion -Werror $(if $(CC_IS_CLANG),-Wno-sign-con
 CFLAGS := -std=gnu17 $(KERNEL_MODEL) -O2 -g $(WARNINGS) -ffunction-sections -fdata-sections \
           -ffile-prefix-map=$(CURDIR)=. -I. -DBALLAST_VERSION='"$(VERSION)"' \
           $(if $(filter 1,$(DEBUG)),-DBALLAST_DEBUG=1) $(EXTRA_CFLAGS)
-NASMFLAGS := -f elf64 -I ./ -w+all -w-reloc-rel-dword -w-reloc-abs-dword -w-reloc-abs-qword -Werror
+NASMFLAGS := -f elf64 -I ./ -Werror
 LDFLAGS   := -nostdlib -static -z max-page-size=4096 -z noexecstack --build-id=none \
-             --gc-sections --orphan-handling=error
+             --gc-sections
 
 # Host tests run the same sources with everything gcc can watch.
 HOST_CFLAGS := -std=gnu17 -O1 -g -Wall -Wextra -Werror -DBALLAST_HOST=1 -I. \
