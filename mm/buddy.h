@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The machine-frame allocator: buddy lists from 4 KiB (order 0) to 1 GiB (order 18), with a small
- * cache of single frames per processor so that the guest fast path takes no shared lock.
+ * cache of single frames per processor so that the guest fast path takes no shared lock. Not called
+ * from interrupt handlers.
  */
 #pragma once
 
@@ -24,6 +25,7 @@ enum frame_use {
 };
 
 #define OWNER_HOST 0u /* VM ids start at 1 */
+#define OWNER_MAX 0xffffu
 
 #define BUDDY_ZERO 0x1u  /* contents are zero on return (single frames and small orders only) */
 #define BUDDY_FAST 0x2u  /* guest fast path: never waits; HV_EAGAIN when a lock is contended */
@@ -43,8 +45,24 @@ void buddy_reserve_host(mfn_t first, uint64_t nr);
 /* Allocate 2^order contiguous, aligned frames. HV_ENOMEM: none that large. */
 enum hv_err buddy_alloc(unsigned order, enum frame_use use, uint32_t owner, uint32_t flags,
                         mfn_t *out) __must_check;
-/* Give back what one buddy_alloc returned, or any aligned part of it. */
+/* Allocate exactly the block at mfn. HV_EBUSY: not free as a whole. */
+enum hv_err buddy_alloc_at(mfn_t mfn, unsigned order, enum frame_use use,
+                           uint32_t owner) __must_check;
+/*
+ * Give back what one buddy_alloc returned, or any aligned part of it (callers serialise the parts of
+ * one block). Takes the allocator's lock now and then: not on the guest fast path, except for a
+ * single frame that was just allocated there.
+ */
 void buddy_free(mfn_t mfn, unsigned order);
+
+/*
+ * Set a free 1 GiB block aside, so that a VM can fill it with 2 MiB pieces one by one
+ * (buddy_alloc_at). The pieces stay free memory: other allocations take them once nothing else is
+ * left. HV_ENOMEM: no block that large is free.
+ */
+enum hv_err buddy_set_aside(mfn_t *base) __must_check;
+/* Return the pieces that are still set aside to the common lists. */
+void buddy_end_aside(mfn_t base);
 
 struct buddy_stats {
     uint64_t total;                  /* frames of RAM known to the allocator */

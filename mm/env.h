@@ -48,4 +48,6 @@ bool env_may_allocate(const char *site);
 
 /* Zero or copy whole 4 KiB frames with the cheapest instruction sequence for general registers. */
 void env_clear_page(void *page);
+/* `nr` contiguous frames at once, at most 16 (64 KiB). */
+void env_clear_pages(void *first, unsigned nr);
 void env_copy_page(void *dst, const void *src);

@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The machine-frame allocator.
+ *
+ * Free blocks of 2^order aligned frames hang in doubly linked lists threaded through their frame
+ * records, one set of lists below 4 GiB and one above. A freed block merges with its buddy as long
+ * as that is free and whole.
+ *
+ * Single frames come from a cache per processor, a chain through the frame records. A cache has a
+ * lock of its own, which other processors take only to drain or to count: on the guest fast path it
+ * is tried once and found free. Cached frames count as free.
+ *
+ * Locks: a cache's lock protects the cache and the counters in it; buddy_state.lock (RANK_ALLOC)
+ * protects the lists and the other counters. A cache's lock is taken before buddy_state.lock,
+ * and several caches only by buddy_lock_all(), in order of processors.
+ */
+#include "mm/buddy.h"
+
+#include "mm/buddy_internal.h"
+#include "mm/env.h"
+#include "mm/frame.h"
+
+#define CACHE_REFILL 16u
+#define CACHE_HIGH 64u
+#define ASIDE_PIECES BIT(ORDER_1G - ORDER_2M)
+
+struct buddy_state buddy_state = {.lock = SPINLOCK_INIT(RANK_ALLOC, "buddy")};
+struct buddy_cache buddy_caches[BUDDY_MAX_CPUS];
+
+/* ---- Lists (buddy_state.lock held) ---- */
+
+static struct buddy_zone *zone_of(mfn_t mfn)
+{
+    return &buddy_state.zone[mfn.n < LOW_FRAMES ? ZONE_LOW : ZONE_HIGH];
+}
+
+static void chain_push(uint32_t *head, mfn_t mfn)
+{
+    struct frame *f = frame_of(mfn);
+
+    f->next = *head;
+    f->prev = FRAME_LINK_NONE;
+    if (*head != FRAME_LINK_NONE) {
+        frame_table[*head].prev = (uint32_t)mfn.n;
+    }
+    *head = (uint32_t)mfn.n;
+}
+
+static void chain_remove(uint32_t *head, mfn_t mfn)
+{
+    const struct frame *f = frame_of(mfn);
+
+    if (f->prev == FRAME_LINK_NONE) {
+        *head = f->next;
+    } else {
+        frame_table[f->prev].next = f->next;
+    }
+    if (f->next != FRAME_LINK_NONE) {
+        frame_table[f->next].prev = f->prev;
+    }
+}
+
+static void list_insert(mfn_t mfn, unsigned order)
+{
+    struct buddy_zone *z = zone_of(mfn);
+
+    frame_set(mfn, FRAME_FREE, order, OWNER_HOST);
+    chain_push(&z->head[order], mfn);
+    z->nr[order]++;
+    z->avail |= 1u << order;
+}
+
+static void list_remove(mfn_t mfn, unsigned order)
+{
+    struct buddy_zone *z = zone_of(mfn);
+
+    chain_remove(&z->head[order], mfn);
+    z->nr[order]--;
+    if (z->nr[order] == 0) {
+        z->avail &= ~(1u << order);
+    }
+}
+
+static bool is_aside(const struct frame *f)
+{
+    return f->use == FRAME_FREE && f->order == (BUDDY_ASIDE_ORDER | FRAME_ASIDE);
+}
+
+/* Take a piece out of the set-aside list; its record no longer says so. */
+static void aside_remove(mfn_t mfn)
+{
+    struct buddy_zone *z = zone_of(mfn);
+
+    chain_remove(&z->aside, mfn);
+    z->aside_nr--;
+    frame_set(mfn, FRAME_FREE, BUDDY_ASIDE_ORDER, OWNER_HOST);
+}
+
+/* Return a block to the lists, merged with its buddies. */
+static void block_free(mfn_t mfn, unsigned order)
+{
+    while (order < BUDDY_MAX_ORDER) {
+        mfn_t other = MFN(mfn.n ^ BIT(order));
+        const struct frame *f;
+
+        if (other.n >= frame_nr) {
+            break;
+        }
+        /* The buddy of a block is the head of a block that is no larger: its record is good. */
+        f = frame_of(other);
+        if (f->use != FRAME_FREE || f->order != order) {
+            break;
+        }
+        list_remove(other, order);
+        mfn = MFN(mfn.n & other.n);
+        order++;
+    }
+    list_insert(mfn, order);
+}
+
+/* Cut [mfn, +2^order) out of the unlisted free block at head; the rest goes to the lists. */
+static void block_cut(mfn_t head, unsigned have, mfn_t mfn, unsigned order)
+{
+    while (have > order) {
+        mfn_t upper = mfn_add(head, BIT(--have));
+
+        if (mfn.n >= upper.n) {
+            list_insert(head, have);
+            head = upper;
+        } else {
+            list_insert(upper, have);
+        }
+    }
+}
+
+static bool zone_take(struct buddy_zone *z, unsigned order, mfn_t *out)
+{
+    uint32_t fit = z->avail & ~((1u << order) - 1);
+    unsigned have;
+    mfn_t mfn;
+
+    if (fit != 0) {
+        have = (unsigned)__builtin_ctz(fit);
+        mfn = MFN(z->head[have]);
+        list_remove(mfn, have);
+    } else if (z->aside_nr != 0 && order <= BUDDY_ASIDE_ORDER) {
+        have = BUDDY_ASIDE_ORDER;
+        mfn = MFN(z->aside);
+        aside_remove(mfn);
+    } else {
+        return false;
+    }
+    block_cut(mfn, have, mfn, order);
+    *out = mfn;
+    return true;
+}
+
+static bool block_take(unsigned order, uint32_t flags, mfn_t *out)
+{
+    return (!(flags & BUDDY_LOW) && zone_take(&buddy_state.zone[ZONE_HIGH], order, out)) ||
+           zone_take(&buddy_state.zone[ZONE_LOW], order, out);
+}
+
+/* Everything set aside goes back, in the hope of larger blocks. */
+static void aside_release_all(void)
+{
+    for (unsigned i = 0; i < NR_ZONES; i++) {
+        while (buddy_state.zone[i].aside_nr != 0) {
+            mfn_t mfn = MFN(buddy_state.zone[i].aside);
+
+            aside_remove(mfn);
+            block_free(mfn, BUDDY_ASIDE_ORDER);
+        }
+    }
+}
+
+/* ---- Caches ---- */
+
+static bool cache_tryenter(struct buddy_cache *c)
+{
+    return !__atomic_exchange_n(&c->busy, true, __ATOMIC_ACQUIRE);
+}
+
+static void cache_enter(struct buddy_cache *c)
+{
+    while (!cache_tryenter(c)) {
+        __builtin_ia32_pause();
+    }
+}
+
+static void cache_leave(struct buddy_cache *c)
+{
+    __atomic_store_n(&c->busy, false, __ATOMIC_RELEASE);
+}
+
+static void cache_push(struct buddy_cache *c, mfn_t mfn)
+{
+    frame_set(mfn, FRAME_FREE, FRAME_CACHED, OWNER_HOST);
+    frame_of(mfn)->next = c->head;
+    c->head = (uint32_t)mfn.n;
+    c->nr++;
+}
+
+static mfn_t cache_pop(struct buddy_cache *c)
+{
+    mfn_t mfn = MFN(c->head);
+
+    c->head = frame_of(mfn)->next;
+    c->nr--;
+    return mfn;
+}
+
+/* Fill an empty cache from the lists; it may stay empty. False: the lock was contended. */
+static bool cache_refill(struct buddy_cache *c, uint32_t flags)
+{
+    mfn_t mfn;
+
+    if (!(flags & BUDDY_FAST)) {
+        spin_lock(&buddy_state.lock);
+    } else if (!spin_trylock(&buddy_state.lock)) {
+        return false;
+    }
+    while (c->nr < CACHE_REFILL && block_take(0, 0, &mfn)) {
+        cache_push(c, mfn);
+    }
+    spin_unlock(&buddy_state.lock);
+    return true;
+}
+
+/* Return frames to the lists until `keep` are left. Cache and allocator locked. */
+static void cache_spill(struct buddy_cache *c, uint32_t keep)
+{
+    while (c->nr > keep) {
+        block_free(cache_pop(c), 0);
+    }
+}
+
+static void drain_caches(void)
+{
+    for (unsigned i = 0; i < env_nr_cpus(); i++) {
+        cache_enter(&buddy_caches[i]);
+        spin_lock(&buddy_state.lock);
+        cache_spill(&buddy_caches[i], 0);
+        spin_unlock(&buddy_state.lock);
+        cache_leave(&buddy_caches[i]);
+    }
+}
+
+unsigned buddy_lock_all(void)
+{
+    unsigned nr = env_nr_cpus();
+
+    for (unsigned i = 0; i < nr; i++) {
+        cache_enter(&buddy_caches[i]);
+    }
+    spin_lock(&buddy_state.lock);
+    return nr;
+}
+
+void buddy_unlock_all(unsigned nr)
+{
+    spin_unlock(&buddy_state.lock);
+    for (unsigned i = 0; i < nr; i++) {
+        cache_leave(&buddy_caches[i]);
+    }
+}
+
+/* ---- Allocation ---- */
+
+static enum hv_err alloc_block(unsigned order, enum frame_use use, uint32_t owner, uint32_t flags,
+                               mfn_t *out)
+{
+    bool ok;
+
+    spin_lock(&buddy_state.lock);
+    ok = block_take(order, flags, out);
+    if (!ok) {
+        spin_unlock(&buddy_state.lock);
+        drain_caches();
+        spin_lock(&buddy_state.lock);
+        ok = block_take(order, flags, out);
+        if (!ok && order > BUDDY_ASIDE_ORDER) {
+            aside_release_all();
+            ok = block_take(order, flags, out);
+        }
+    }
+    if (ok) {
+        frame_set(*out, use, order, owner);
+        frame_of(*out)->gfn = FRAME_GFN_NONE;
+        buddy_state.used[use] += (int64_t)BIT(order);
+    }
+    spin_unlock(&buddy_state.lock);
+    return ok ? HV_OK : HV_ENOMEM;
+}
+
+static enum hv_err alloc_single(enum frame_use use, uint32_t owner, uint32_t flags, mfn_t *out)
+{
+    struct buddy_cache *c = &buddy_caches[env_cpu()];
+    mfn_t mfn;
+
+    if (unlikely(!cache_tryenter(c))) {
+        if (flags & BUDDY_FAST) {
+            return HV_EAGAIN;
+        }
+        cache_enter(c);
+    }
+    if (unlikely(c->nr == 0) && (!cache_refill(c, flags) || c->nr == 0)) {
+        cache_leave(c);
+        return (flags & BUDDY_FAST) ? HV_EAGAIN : alloc_block(0, use, owner, flags, out);
+    }
+    mfn = cache_pop(c);
+    frame_set(mfn, use, 0, owner);
+    frame_of(mfn)->gfn = FRAME_GFN_NONE;
+    c->used[use]++;
+    cache_leave(c);
+    *out = mfn;
+    return HV_OK;
+}
+
+enum hv_err buddy_alloc(unsigned order, enum frame_use use, uint32_t owner, uint32_t flags,
+                        mfn_t *out)
+{
+    enum hv_err err;
+
+    if (likely(order == 0 && !(flags & BUDDY_LOW))) {
+        err = alloc_single(use, owner, flags, out);
+    } else if (order > BUDDY_MAX_ORDER) {
+        return HV_ERANGE;
+    } else if (flags & BUDDY_FAST) {
+        return HV_EAGAIN;
+    } else {
+        err = alloc_block(order, use, owner, flags, out);
+    }
+    if (err == HV_OK && (flags & BUDDY_ZERO)) {
+        for (uint64_t i = 0; i < BIT(order); i++) {
+            env_clear_page(env_frame_ptr(mfn_add(*out, i)));
+        }
+    }
+    return err;
+}
+
+enum hv_err buddy_alloc_at(mfn_t mfn, unsigned order, enum frame_use use, uint32_t owner)
+{
+    enum hv_err err = HV_EBUSY;
+    const struct frame *f;
+    unsigned have;
+    mfn_t head;
+
+    spin_lock(&buddy_state.lock);
+    head = frame_head(mfn);
+    f = frame_of(head);
+    have = frame_order(f);
+    if (f->use == FRAME_FREE && !(f->order & FRAME_CACHED) && have >= order) {
+        if (is_aside(f)) {
+            aside_remove(head);
+        } else {
+            list_remove(head, have);
+        }
+        block_cut(head, have, mfn, order);
+        frame_set(mfn, use, order, owner);
+        frame_of(mfn)->gfn = FRAME_GFN_NONE;
+        buddy_state.used[use] += (int64_t)BIT(order);
+        err = HV_OK;
+    }
+    spin_unlock(&buddy_state.lock);
+    return err;
+}
+
+void buddy_free(mfn_t mfn, unsigned order)
+{
+    enum frame_use use;
+
+    frame_carve(mfn, order);
+    use = (enum frame_use)frame_of(mfn)->use;
+    if (order == 0) {
+        struct buddy_cache *c = &buddy_caches[env_cpu()];
+
+        cache_enter(c);
+        c->used[use]--;
+        cache_push(c, mfn);
+        if (unlikely(c->nr > CACHE_HIGH)) {
+            spin_lock(&buddy_state.lock);
+            cache_spill(c, CACHE_HIGH / 2);
+            spin_unlock(&buddy_state.lock);
+        }
+        cache_leave(c);
+        return;
+    }
+    spin_lock(&buddy_state.lock);
+    buddy_state.used[use] -= (int64_t)BIT(order);
+    block_free(mfn, order);
+    spin_unlock(&buddy_state.lock);
+}
+
+enum hv_err buddy_set_aside(mfn_t *base)
+{
+    enum hv_err err = HV_ENOMEM;
+
+    spin_lock(&buddy_state.lock);
+    for (unsigned i = NR_ZONES; i-- > 0 && err != HV_OK;) {
+        struct buddy_zone *z = &buddy_state.zone[i];
+
+        if (z->nr[ORDER_1G] == 0) {
+            continue;
+        }
+        *base = MFN(z->head[ORDER_1G]);
+        list_remove(*base, ORDER_1G);
+        /* Downwards: the pieces' records are complete before the head's shrinks. */
+        for (uint64_t piece = ASIDE_PIECES; piece-- > 0;) {
+            mfn_t mfn = mfn_add(*base, piece << BUDDY_ASIDE_ORDER);
+
+            frame_set(mfn, FRAME_FREE, BUDDY_ASIDE_ORDER | FRAME_ASIDE, OWNER_HOST);
+            chain_push(&z->aside, mfn);
+            z->aside_nr++;
+        }
+        err = HV_OK;
+    }
+    spin_unlock(&buddy_state.lock);
+    return err;
+}
+
+void buddy_end_aside(mfn_t base)
+{
+    spin_lock(&buddy_state.lock);
+    for (uint64_t piece = 0; piece < ASIDE_PIECES; piece++) {
+        mfn_t mfn = mfn_add(base, piece << BUDDY_ASIDE_ORDER);
+
+        if (is_aside(frame_of(mfn))) {
+            aside_remove(mfn);
+            block_free(mfn, BUDDY_ASIDE_ORDER);
+        }
+    }
+    spin_unlock(&buddy_state.lock);
+}
+
+/* ---- Start-up ---- */
+
+uint64_t buddy_table_bytes(uint64_t nr_frames)
+{
+    return ALIGN_UP(nr_frames * sizeof(struct frame), PAGE_SIZE);
+}
+
+enum hv_err buddy_init(mfn_t table_mfn, uint64_t nr_frames)
+{
+    uint64_t pages = buddy_table_bytes(nr_frames) >> PAGE_SHIFT;
+
+    if (nr_frames == 0 || nr_frames >= FRAME_LINK_NONE || table_mfn.n + pages > nr_frames) {
+        return HV_ERANGE;
+    }
+    frame_table = env_frame_ptr(table_mfn);
+    frame_nr = nr_frames;
+    /* Zero is RESERVED, order 0. */
+    for (uint64_t i = 0; i < pages; i++) {
+        env_clear_page(env_frame_ptr(mfn_add(table_mfn, i)));
+    }
+    for (unsigned i = 0; i < NR_ZONES; i++) {
+        struct buddy_zone *z = &buddy_state.zone[i];
+
+        *z = (struct buddy_zone){.aside = FRAME_LINK_NONE};
+        for (unsigned order = 0; order < BUDDY_ORDERS; order++) {
+            z->head[order] = FRAME_LINK_NONE;
+        }
+    }
+    for (unsigned i = 0; i < BUDDY_MAX_CPUS; i++) {
+        buddy_caches[i] = (struct buddy_cache){.head = FRAME_LINK_NONE};
+    }
+    buddy_state.total = 0;
+    for (unsigned use = 0; use < NR_FRAME_USES; use++) {
+        buddy_state.used[use] = 0;
+    }
+    buddy_reserve_host(table_mfn, pages);
+    return HV_OK;
+}
+
+void buddy_add(mfn_t first, uint64_t nr)
+{
+    uint64_t end = MIN(first.n + nr, frame_nr);
+    uint64_t at = first.n;
+
+    spin_lock(&buddy_state.lock);
+    while (at < end) {
+        unsigned order = 0;
+        uint64_t run = 0;
+
+        while (at + run < end && run < BIT(BUDDY_MAX_ORDER) &&
+               frame_of(MFN(at + run))->use == FRAME_RESERVED) {
+            run++;
+        }
+        if (run == 0) {
+            at++;
+            continue;
+        }
+        while (order < BUDDY_MAX_ORDER && IS_ALIGNED(at, BIT(order + 1)) && BIT(order + 1) <= run) {
+            order++;
+        }
+        buddy_state.total += BIT(order);
+        block_free(MFN(at), order);
+        at += BIT(order);
+    }
+    spin_unlock(&buddy_state.lock);
+}
+
+void buddy_reserve_host(mfn_t first, uint64_t nr)
+{
+    spin_lock(&buddy_state.lock);
+    for (uint64_t at = first.n; at < MIN(first.n + nr, frame_nr); at++) {
+        if (frame_of(MFN(at))->use == FRAME_RESERVED) {
+            frame_set(MFN(at), FRAME_HOST, 0, OWNER_HOST);
+            buddy_state.total++;
+            buddy_state.used[FRAME_HOST]++;
+        }
+    }
+    spin_unlock(&buddy_state.lock);
+}
