@@ -69,6 +69,16 @@ align 8
         dd 8
 mb2_header_end:
 
+; Distances to other sections, each relative to its own place.
+to_tables:    dd boot_tables - $
+to_stack:     dd boot_stack - $
+to_image_end: dd __image_end - $
+
+%macro locate 2                 ; register = physical address of what a to_ word points to
+        mov     %1, [ebp + (%2 - entry_base)]
+        lea     %1, [%1 + ebp + (%2 - entry_base)]
+%endmacro
+
 ; ---- 64-bit entry, from our UEFI loader ----------------------------------------------------------
 
 bits 64
@@ -124,16 +134,6 @@ entry32_multiboot2:
         sub     ebp, .here - entry_base
 
 ; ---- Common path: EAX = magic, EBX = information block, EBP = load address -----------------------
-
-; Distances to other sections, each relative to its own place.
-to_tables:    dd boot_tables - $
-to_stack:     dd boot_stack - $
-to_image_end: dd __image_end - $
-
-%macro locate 2                 ; register = physical address of what a to_ word points to
-        mov     %1, [ebp + (%2 - entry_base)]
-        lea     %1, [%1 + ebp + (%2 - entry_base)]
-%endmacro
 
 start32:
         locate  esp, to_stack
