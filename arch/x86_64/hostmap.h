@@ -17,7 +17,7 @@ struct boot_info;
 #define DEVMAP_BASE 0xffffd00000000000ULL
 #define IMAGE_BASE 0xffffffff80000000ULL
 
-extern uint64_t kernel_phys_base; /* machine address behind IMAGE_BASE; set by boot/entry.asm */
+extern uint64_t kernel_phys_base; /* machine address behind __image_start; boot/entry.asm */
 
 static inline void *phys_ptr(hpa_t pa)
 {
@@ -35,6 +35,9 @@ hpa_t virt_to_phys(const void *ptr);
 enum hv_err hostmap_init(const struct boot_info *info) __must_check;
 /* Load the final tables on an application processor. */
 void hostmap_load(void);
+
+/* True if the physmap covers all of the range: RAM, ACPI tables, the first MiB. */
+bool hostmap_is_ram(hpa_t pa, uint64_t size);
 
 /* Uncached (or write-combining) mapping of device registers. Kept for ever. NULL: no room. */
 void *hostmap_device(hpa_t pa, uint64_t size, bool write_combining);

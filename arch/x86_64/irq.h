@@ -16,10 +16,11 @@ struct trap_frame {
 /* Fixed vectors of ours. */
 #define VEC_DEVICE_FIRST 0x30 /* IOAPIC lines, allocated by irq_route_gsi */
 #define VEC_DEVICE_LAST 0xdf
-#define VEC_TIMER 0xf0  /* local APIC timer */
-#define VEC_KICK 0xf1   /* leave guest mode, reschedule; the handler itself does nothing */
-#define VEC_CALL 0xf2   /* cross-processor calls */
-#define VEC_ERROR 0xfe  /* local APIC error */
+#define VEC_TIMER 0xf0 /* local APIC timer */
+#define VEC_KICK 0xf1  /* leave guest mode, reschedule; the handler itself does nothing */
+#define VEC_CALL 0xf2  /* cross-processor calls */
+#define VEC_LOG 0xf3   /* to oneself: the log has lines for the console */
+#define VEC_ERROR 0xfe /* local APIC error */
 #define VEC_SPURIOUS 0xff
 
 typedef void (*irq_handler_t)(void *arg);
