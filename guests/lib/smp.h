@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Starting a guest's other processors by INIT and SIPI. */
+#pragma once
+
+#include <stdint.h>
+
+/* What an application processor runs; index counts from 0 in order of arrival. It must not return. */
+typedef void (*smp_fn)(uint32_t index);
+
+/*
+ * Starts all other processors at fn and waits until `expected` have arrived or `ticks` of the time
+ * stamp counter have passed. Returns how many have arrived. The local APIC must be enabled.
+ */
+uint32_t smp_start(smp_fn fn, uint32_t expected, uint64_t ticks);
