@@ -17,10 +17,10 @@ struct flush_domain {
 };
 
 struct flush_batch {
-    struct flush_domain *domain;
-    mfn_t head;       /* chain of removed blocks through their frame records */
-    uint64_t nr;      /* blocks in the chain */
-    bool dirty;       /* a translation was removed or weakened, even if no frame became free */
+    struct flush_domain *domain; /* NULL: nobody to flush, the caller has seen to it */
+    mfn_t head;                  /* chain of removed blocks through their frame records */
+    uint64_t nr;                 /* blocks in the chain */
+    bool dirty; /* a translation was removed or weakened, even if no frame became free */
 };
 
 void flush_domain_init(struct flush_domain *d, void *owner);

@@ -12,5 +12,5 @@
  * `owner` (OWNER_HOST or a VM id). NULL when there is none. */
 void *kmalloc(size_t size, uint32_t owner) __must_check;
 void kfree(void *ptr);
-/* Bytes now charged to `owner`. */
+/* Bytes of the frames that now hold objects of `owner`. */
 uint64_t kmalloc_bytes(uint32_t owner);

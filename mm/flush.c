@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Flush batches: what was removed waits in a chain through the frame records until every processor
+ * has dropped its translations. Callers: the views, the page-table engine, the p2m.
+ *
+ * Debug builds stamp each waiting block with its domain's epoch, and panic when it would be freed
+ * before that epoch has passed.
+ */
+#include "mm/flush.h"
+
+#include "mm/buddy.h"
+#include "mm/env.h"
+#include "mm/frame.h"
+
+void flush_domain_init(struct flush_domain *d, void *owner)
+{
+    /* Not zero: an entry that never compared must not match. */
+    *d = (struct flush_domain){.epoch = 1, .owner = owner};
+}
+
+void flush_batch_init(struct flush_batch *b, struct flush_domain *d)
+{
+    *b = (struct flush_batch){.domain = d, .head = MFN_NONE};
+}
+
+void flush_batch_touch(struct flush_batch *b)
+{
+    b->dirty = true;
+}
+
+void flush_batch_free(struct flush_batch *b, mfn_t mfn, unsigned order)
+{
+    struct frame *f;
+
+    frame_carve(mfn, order);
+    f = frame_of(mfn);
+    f->order = (uint8_t)(order | FRAME_PENDING);
+    f->refs = 0;
+    if (b->domain != NULL) {
+        f->refs = (uint32_t)__atomic_load_n(&b->domain->epoch, __ATOMIC_RELAXED);
+    }
+    f->gfn = b->head.n;
+    b->head = mfn;
+    b->nr++;
+    b->dirty = true;
+}
+
+/* The block's epoch has passed: no processor can hold a translation to it. */
+static void check_epoch(const struct flush_batch *b, const struct frame *f)
+{
+#ifdef BALLAST_DEBUG
+    if (b->domain != NULL &&
+        (uint32_t)__atomic_load_n(&b->domain->epoch, __ATOMIC_ACQUIRE) == f->refs) {
+        env_panic("flush: frame %#llx freed before its epoch %u passed",
+                  (unsigned long long)frame_mfn(f).n, f->refs);
+    }
+#else
+    (void)b;
+    (void)f;
+#endif
+}
+
+void flush_batch_commit(struct flush_batch *b)
+{
+    if (b->dirty && b->domain != NULL) {
+        env_flush_guest(b->domain);
+    }
+    while (mfn_valid(b->head)) {
+        mfn_t mfn = b->head;
+        struct frame *f = frame_of(mfn);
+        unsigned order = frame_order(f);
+
+        check_epoch(b, f);
+        b->head = MFN(f->gfn);
+        f->order = (uint8_t)order;
+        f->refs = 0;
+        buddy_free(mfn, order);
+    }
+    b->nr = 0;
+    b->dirty = false;
+}
