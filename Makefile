@@ -7,7 +7,7 @@
 
 BUILD   ?= build
 VERSION ?= 0.1.0
-V       ?= 0
+V       ?=
 DEBUG   ?= 0
 
 ifeq ($(origin CC),default)
@@ -20,8 +20,10 @@ AR      := ar
 OBJCOPY := objcopy
 PYTHON  := /usr/bin/python3
 
-Q   := $(if $(filter 1,$(V)),,@)
-say  = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' '$(1)' '$(2)')
+override V := $(filter-out 0,$(V))
+
+Q   := $(if $(V),,@)
+say  = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -71,17 +73,18 @@ KERNEL_OBJS := $(KERNEL_C:%.c=$(BUILD)/%.o) $(KERNEL_ASM:%.asm=$(BUILD)/%.asm.o)
 KERNEL_GEN_OBJS :=
 
 include tools/third_party.mk
+include boot/efi/efi.mk
 include $(sort $(wildcard $(addsuffix /build.mk,$(KERNEL_DIRS))))
 -include guests/guests.mk
 -include tests/host/tests.mk
 -include tests/bench/bench.mk
-include boot/media.mk
-include boot/efi/efi.mk
 
 # ---- Image -------------------------------------------------------------------------------------
 
 KERNEL_ELF   := $(BUILD)/ballast.elf
 KERNEL_DEBUG := $(BUILD)/ballast.debug.elf
+
+include boot/media.mk
 
 .PHONY: all kernel guests
 all: kernel guests $(EFI_LOADER)
