@@ -28,13 +28,18 @@ static inline void *mfn_ptr(mfn_t mfn)
     return (void *)(PHYSMAP_BASE + (mfn.n << PAGE_SHIFT));
 }
 
-/* Machine address behind any pointer of ours (physmap or image). */
+/* Machine address behind any pointer of ours (physmap, image or stack). */
 hpa_t virt_to_phys(const void *ptr);
 
 /* Build the final tables and switch to them. Boot processor, after buddy has memory. */
 enum hv_err hostmap_init(const struct boot_info *info) __must_check;
 /* Load the final tables on an application processor. */
 void hostmap_load(void);
+/* Machine address of the final tables' root, below 4 GiB: what CR3 holds. */
+uint64_t hostmap_cr3(void);
+/* Map (unmap) one page below 1 MiB at its own address, executable, not writable: the trampoline's,
+ * while processors start. */
+enum hv_err hostmap_identity(hpa_t page, bool on) __must_check;
 
 /* True if the physmap covers all of the range: RAM, ACPI tables, the first MiB. */
 bool hostmap_is_ram(hpa_t pa, uint64_t size);

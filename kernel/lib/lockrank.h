@@ -17,11 +17,11 @@ enum lock_rank {
     RANK_P2M,        /* one VM's p2m */
     RANK_VIEW,       /* one view's tables */
     RANK_SHARE,      /* content index */
+    RANK_HOSTMAP,    /* hypervisor address space (allocates its tables) */
     RANK_FRAME,      /* frame table records */
     RANK_FLUSH,      /* flush bookkeeping */
     RANK_ALLOC,      /* frame allocator */
     RANK_SLAB,       /* small objects */
-    RANK_HOSTMAP,    /* hypervisor address space */
     RANK_CALL,       /* cross-processor calls */
     RANK_WAITQ,      /* wait queues */
     RANK_TIMER,      /* per-CPU timer queues */
@@ -36,8 +36,13 @@ enum lock_rank {
 /* Note that a lock of `rank` is being taken (released) here; `name` is used in the panic text. */
 void lockrank_acquire(enum lock_rank rank, const char *name);
 void lockrank_release(enum lock_rank rank);
-/* Per processor (host tests: per thread) word of held ranks, one bit each; given by the surroundings. */
+
+/* Given by the surroundings. The processor's (host tests: the thread's) word of held ranks, one bit
+ * each; NULL: not checked now. */
 uint32_t *lockrank_held(void);
+/* Given by the surroundings. Lock `name` of rank `rank` is taken while one of rank `held` is held:
+ * panic. */
+void lockrank_broken(const char *name, const char *rank, const char *held) __noreturn;
 #else
 static inline void lockrank_acquire(enum lock_rank rank, const char *name)
 {

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Extended state by XSAVE in the standard format ("Managing State Using the XSAVE Feature Set"), or
+ * by FXSAVE where the processor has nothing else. `holders` says whose values each processor's
+ * registers hold; each entry is touched by its processor alone.
+ */
+#include "arch/x86_64/fpu.h"
+
+#include "arch/x86_64/cpu.h"
+#include "arch/x86_64/cpuid.h"
+#include "arch/x86_64/irqflags.h"
+#include "arch/x86_64/msr.h"
+#include "arch/x86_64/percpu.h"
+#include "arch/x86_64/regs.h"
+#include "kernel/lib/string.h"
+#include "kernel/log.h"
+#include "mm/slab.h"
+
+#define XCR0_AVX512 (XCR0_OPMASK | XCR0_ZMM_HI256 | XCR0_HI16_ZMM)
+#define XCR0_MPX (XCR0_BNDREGS | XCR0_BNDCSR)
+#define XCR0_OFFERED (XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_MPX | XCR0_AVX512 | XCR0_PKRU)
+/* No supervisor component is offered: each needs guest state of its own beside the area. */
+#define XSS_OFFERED 0ull
+
+#define FXSAVE_SIZE 512u
+#define XSAVE_HEADER_SIZE 64u
+#define AREA_ALIGN 64u
+#define FCW_INIT 0x037fu
+#define MXCSR_INIT 0x1f80u
+#define NO_CPU UINT32_MAX
+
+struct fpu_state {
+    uint8_t *area; /* area_size bytes, 64-byte aligned */
+    uint64_t xcr0, xss;
+    uint32_t last_cpu; /* processor that loaded it last, NO_CPU: none since reset */
+};
+
+struct holder {
+    const struct fpu_state *st; /* whose values the registers hold; compared, never followed */
+    struct fpu_state *live;     /* the same while newer than its area, else NULL */
+};
+
+static struct holder holders[MAX_CPUS];
+static uint64_t xcr0_mask; /* these are written by the boot processor only */
+static uint32_t area_size = FXSAVE_SIZE;
+
+void fpu_init_cpu(void)
+{
+    if (!cpu_features.xsave) {
+        return;
+    }
+    struct cpuid c = cpuid(CPUID_XSTATE, 0);
+    uint64_t mask = (((uint64_t)c.edx << 32) | c.eax) & XCR0_OFFERED;
+
+    if (this_cpu()->id == 0) {
+        xcr0_mask = mask;
+        xsetbv(0, mask);
+        area_size = cpuid(CPUID_XSTATE, 0).ebx; /* for what XCR0 now enables */
+    } else {
+        if ((mask & xcr0_mask) != xcr0_mask) {
+            log_error("cpu %u lacks extended state that the boot processor has (%llx, %llx)",
+                      this_cpu()->id, (unsigned long long)mask, (unsigned long long)xcr0_mask);
+        }
+        xsetbv(0, xcr0_mask & mask);
+    }
+    if (cpu_features.xsaves) {
+        wrmsr(MSR_XSS, 0);
+    }
+}
+
+uint64_t fpu_xcr0_mask(void)
+{
+    return xcr0_mask;
+}
+
+uint64_t fpu_xss_mask(void)
+{
+    return XSS_OFFERED;
+}
+
+uint32_t fpu_area_size(void)
+{
+    return area_size;
+}
+
+struct fpu_state *fpu_alloc(uint32_t owner)
+{
+    struct fpu_state *st = kmalloc(sizeof(*st) + AREA_ALIGN + area_size, owner);
+
+    if (st != NULL) {
+        st->area = (uint8_t *)ALIGN_UP((uint64_t)(st + 1), AREA_ALIGN);
+        fpu_reset(st);
+    }
+    return st;
+}
+
+void fpu_free(struct fpu_state *st)
+{
+    kfree(st);
+}
+
+void fpu_reset(struct fpu_state *st)
+{
+    struct holder *h = &holders[this_cpu()->id];
+
+    if (h->live == st) {
+        h->live = NULL;
+    }
+    memset(st->area, 0, area_size);
+    memcpy(st->area, &(uint16_t){FCW_INIT}, 2);
+    memcpy(st->area + 24, &(uint32_t){MXCSR_INIT}, 4);
+    st->xcr0 = XCR0_X87;
+    st->xss = 0;
+    st->last_cpu = NO_CPU;
+}
+
+static void save_registers(struct fpu_state *st)
+{
+    if (!cpu_features.xsave) {
+        __asm__ volatile("fxsave64 (%0)" ::"r"(st->area) : "memory");
+        return;
+    }
+    xsetbv(0, xcr0_mask);
+    __asm__ volatile("xsave64 (%0)" ::"r"(st->area), "a"((uint32_t)xcr0_mask),
+                     "d"((uint32_t)(xcr0_mask >> 32))
+                     : "memory");
+}
+
+static void restore_registers(const struct fpu_state *st)
+{
+    if (!cpu_features.xsave) {
+        __asm__ volatile("fxrstor64 (%0)" ::"r"(st->area) : "memory");
+        return;
+    }
+    xsetbv(0, xcr0_mask);
+    __asm__ volatile("xrstor64 (%0)" ::"r"(st->area), "a"((uint32_t)xcr0_mask),
+                     "d"((uint32_t)(xcr0_mask >> 32))
+                     : "memory");
+}
+
+static void set_guest_masks(const struct fpu_state *st)
+{
+    if (cpu_features.xsave) {
+        xsetbv(0, st->xcr0);
+    }
+    if (cpu_features.xsaves) {
+        wrmsr(MSR_XSS, st->xss);
+    }
+}
+
+void fpu_load(struct fpu_state *st)
+{
+    uint32_t cpu = this_cpu()->id;
+    struct holder *h = &holders[cpu];
+
+    if (h->st == st && st->last_cpu == cpu) {
+        if (h->live != st) {
+            set_guest_masks(st); /* saving left the host's masks */
+            h->live = st;
+        }
+        return;
+    }
+    if (h->live != NULL) {
+        fpu_save(h->live);
+    }
+    restore_registers(st);
+    set_guest_masks(st);
+    st->last_cpu = cpu;
+    h->st = st;
+    h->live = st;
+}
+
+void fpu_save(struct fpu_state *st)
+{
+    struct holder *h = &holders[this_cpu()->id];
+
+    if (h->live == st) {
+        save_registers(st);
+        h->live = NULL;
+    }
+}
+
+static bool xcr0_valid(uint64_t v)
+{
+    return (v & ~xcr0_mask) == 0 && (v & XCR0_X87) != 0 &&
+           ((v & XCR0_AVX) == 0 || (v & XCR0_SSE) != 0) &&
+           ((v & XCR0_MPX) == 0 || (v & XCR0_MPX) == XCR0_MPX) &&
+           ((v & XCR0_AVX512) == 0 || (v & (XCR0_AVX512 | XCR0_AVX)) == (XCR0_AVX512 | XCR0_AVX));
+}
+
+enum hv_err fpu_set_xcr0(struct fpu_state *st, uint64_t value)
+{
+    if (!xcr0_valid(value)) {
+        return HV_EINVAL;
+    }
+    st->xcr0 = value;
+    if (holders[this_cpu()->id].live == st) {
+        xsetbv(0, value);
+    }
+    return HV_OK;
+}
+
+uint64_t fpu_get_xcr0(const struct fpu_state *st)
+{
+    return st->xcr0;
+}
+
+enum hv_err fpu_set_xss(struct fpu_state *st, uint64_t value)
+{
+    if ((value & ~XSS_OFFERED) != 0) {
+        return HV_EINVAL;
+    }
+    st->xss = value;
+    if (cpu_features.xsaves && holders[this_cpu()->id].live == st) {
+        wrmsr(MSR_XSS, value);
+    }
+    return HV_OK;
+}
+
+void fpu_begin(void)
+{
+    uint64_t flags = irq_save();
+    struct holder *h = &holders[this_cpu()->id];
+
+    if (h->live != NULL) {
+        fpu_save(h->live);
+    }
+    h->st = NULL;
+    if (cpu_features.xsave) {
+        xsetbv(0, xcr0_mask);
+    }
+    irq_restore(flags);
+}
+
+void fpu_end(void)
+{
+    /* What is left in the registers belongs to nobody: the next fpu_load restores. */
+    holders[this_cpu()->id].st = NULL;
+}
