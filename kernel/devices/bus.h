@@ -14,15 +14,20 @@ struct vcpu;
 struct bus;
 
 /* `value` is read and written in the low `size` bytes (1, 2, 4; MMIO also 8). Runs on the guest fast
- * path: does not sleep or spin long; HV_EAGAIN asks to be called again off the fast path. */
+ * path: does not sleep or spin long; HV_EAGAIN asks to be called again off the fast path, with
+ * nothing done yet. */
 typedef enum hv_err (*bus_access_t)(void *dev, struct vcpu *v, uint64_t offset, unsigned size,
                                     bool write, uint64_t *value);
 
 enum hv_err bus_create(struct vm *vm, struct bus **out) __must_check;
 void bus_destroy(struct bus *b);
-/* HV_EEXIST if any port is taken; HV_ENOMEM. */
+/* HV_EEXIST if any port is taken; HV_ENOMEM; HV_ERANGE: beyond port 0xffff, or too many ranges. */
 enum hv_err bus_add_ports(struct bus *b, uint16_t first, uint32_t nr, const char *name,
                           bus_access_t fn, void *dev) __must_check;
+/* The same for a device that knows single bytes only: a wider access reaches its handler (and those
+ * of the neighbouring ports) byte by byte, as on an 8-bit bus. */
+enum hv_err bus_add_byte_ports(struct bus *b, uint16_t first, uint32_t nr, const char *name,
+                               bus_access_t fn, void *dev) __must_check;
 enum hv_err bus_add_mmio(struct bus *b, gpa_t base, uint64_t size, const char *name,
                          bus_access_t fn, void *dev) __must_check;
 enum hv_err bus_port(struct bus *b, struct vcpu *v, uint16_t port, unsigned size, bool write,

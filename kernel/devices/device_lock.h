@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * How a device model takes its lock: on the guest fast path nothing may spin (hazards, "The fast
+ * path only try-locks"), so there a lock that is taken means HV_EAGAIN.
+ */
+#pragma once
+
+#include "kernel/lib/spinlock.h"
+#include "kernel/vm/vm.h"
+
+/* True if the lock was taken; false only on the fast path: return HV_EAGAIN. */
+static inline __must_check bool device_lock(struct spinlock *l, const struct vcpu *v)
+{
+    if (likely(spin_trylock(l))) {
+        return true;
+    }
+    if (vcpu_in_section(v)) {
+        return false;
+    }
+    spin_lock(l);
+    return true;
+}
