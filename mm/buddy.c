@@ -346,6 +346,9 @@ enum hv_err buddy_alloc_at(mfn_t mfn, unsigned order, enum frame_use use, uint32
     unsigned have;
     mfn_t head;
 
+    if (!IS_ALIGNED(mfn.n, BIT(order)) || mfn.n >= frame_nr) {
+        return HV_EBUSY;
+    }
     spin_lock(&buddy_state.lock);
     head = frame_head(mfn);
     f = frame_of(head);

@@ -15,21 +15,21 @@
 enum frame_use {
     FRAME_RESERVED = 0, /* not RAM, firmware's, or unusable */
     FRAME_FREE,
-    FRAME_HOST,     /* the hypervisor's own: image, stacks, slabs, host tables, modules */
-    FRAME_GUEST,    /* guest memory; owner is the VM, the record holds its gfn */
-    FRAME_P2M,      /* p2m radix nodes; owner is the VM (overhead) */
-    FRAME_VIEW,     /* nested or shadow tables; owner is the VM (overhead) */
-    FRAME_VM,       /* other structures of a VM: VMCB, bitmaps, stacks (overhead) */
-    FRAME_RETIRED,  /* reported bad by the machine; never used again */
+    FRAME_HOST,    /* the hypervisor's own: image, stacks, slabs, host tables, modules */
+    FRAME_GUEST,   /* guest memory; owner is the VM, the record holds its gfn */
+    FRAME_P2M,     /* p2m radix nodes; owner is the VM (overhead) */
+    FRAME_VIEW,    /* nested or shadow tables; owner is the VM (overhead) */
+    FRAME_VM,      /* other structures of a VM: VMCB, bitmaps, stacks (overhead) */
+    FRAME_RETIRED, /* reported bad by the machine; never used again */
     NR_FRAME_USES
 };
 
 #define OWNER_HOST 0u /* VM ids start at 1 */
 #define OWNER_MAX 0xffffu
 
-#define BUDDY_ZERO 0x1u  /* contents are zero on return (single frames and small orders only) */
-#define BUDDY_FAST 0x2u  /* guest fast path: never waits; HV_EAGAIN when a lock is contended */
-#define BUDDY_LOW 0x4u   /* below 4 GiB */
+#define BUDDY_ZERO 0x1u /* contents are zero on return (single frames and small orders only) */
+#define BUDDY_FAST 0x2u /* guest fast path: never waits; HV_EAGAIN when a lock is contended */
+#define BUDDY_LOW 0x4u  /* below 4 GiB */
 
 /*
  * Start with no memory at all: lays out the frame table for frames [0, nr_frames) inside `table_mfn`
@@ -65,11 +65,11 @@ enum hv_err buddy_set_aside(mfn_t *base) __must_check;
 void buddy_end_aside(mfn_t base);
 
 struct buddy_stats {
-    uint64_t total;                  /* frames of RAM known to the allocator */
-    uint64_t free;                   /* frames free, per-processor caches included */
-    uint64_t used[NR_FRAME_USES];    /* frames by use */
+    uint64_t total;               /* frames of RAM known to the allocator */
+    uint64_t free;                /* frames free, per-processor caches included */
+    uint64_t used[NR_FRAME_USES]; /* frames by use */
     uint64_t free_blocks[BUDDY_MAX_ORDER + 1];
-    uint64_t table_bytes;            /* frame table */
+    uint64_t table_bytes; /* frame table */
 };
 /* A consistent snapshot; takes the allocator's lock. */
 void buddy_stats(struct buddy_stats *out);

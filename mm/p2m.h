@@ -30,25 +30,33 @@ struct p2m_entry {
     enum p2m_state state;
     mfn_t mfn;      /* frame behind this very gfn; MFN_NONE without */
     unsigned order; /* ORDER_4K, ORDER_2M, ORDER_1G: the block is aligned in gfn and mfn alike */
-    uint64_t seq;   /* bumped whenever the word changes; a view fill rechecks it */
+    uint64_t seq;   /* bumped whenever the word changes; a view fill rechecks it (p2m_same) */
+    const uint64_t *word; /* for p2m_same; lives as long as the p2m */
 };
 
 struct p2m_config {
-    uint32_t owner;      /* VM id, for the frame table */
-    void *vm;            /* for the flush domain */
-    bool large_pages;    /* 2 MiB (1 GiB) on first touch where region allows */
-    unsigned max_order;  /* largest order the processor's nested tables can map */
+    uint32_t owner;     /* VM id, for the frame table */
+    void *vm;           /* for the flush domain */
+    bool large_pages;   /* 2 MiB (1 GiB) on first touch where region allows */
+    unsigned max_order; /* largest order the processor's nested tables can map */
 };
 
 enum hv_err p2m_create(const struct p2m_config *cfg, struct p2m **out) __must_check;
-/* Free every frame and table. No vCPU runs any more. */
+/* Free every frame and table, and the view if it is still there. No vCPU runs any more, nothing is
+ * pinned. Sleeps. */
 void p2m_destroy(struct p2m *p);
 
-/* Declare [first, first+nr) as RAM: it becomes untouched. HV_EEXIST if any of it is RAM already. */
+/* Declare [first, first+nr) as RAM: it becomes untouched. HV_EEXIST if any of it is RAM already,
+ * HV_ERANGE beyond 256 TiB; failures change nothing. */
 enum hv_err p2m_add_ram(struct p2m *p, gfn_t first, uint64_t nr) __must_check;
 
 /* The state behind gfn. Looks only: never allocates, never waits, takes no lock. */
 void p2m_query(struct p2m *p, gfn_t gfn, struct p2m_entry *out);
+/* Does the gfn still stand as it was described? A view asks under its own lock, before it fills. */
+static inline bool p2m_same(const struct p2m_entry *e)
+{
+    return __atomic_load_n(e->word, __ATOMIC_ACQUIRE) == e->seq;
+}
 
 /*
  * Resolve gfn for `access` (populate now; unshare, decompress, page in later) and describe it.
@@ -61,7 +69,7 @@ enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access,
 /* Resolve as p2m_populate and pin: until p2m_put, the frame stays behind gfn. *ptr addresses the
  * 4 KiB. Used by the emulator, loaders and devices. Pins are counted per VM. */
 enum hv_err p2m_get(struct p2m *p, gfn_t gfn, uint32_t access, void **ptr) __must_check;
-void p2m_put(struct p2m *p, gfn_t gfn);
+void p2m_put(struct p2m *p, gfn_t gfn); /* takes the p2m lock, which is never held for long */
 
 /*
  * Lockless, allocation-free pointer to the 4 KiB behind gfn, or NULL unless it is private RAM right
@@ -70,16 +78,16 @@ void p2m_put(struct p2m *p, gfn_t gfn);
 void *p2m_peek(struct p2m *p, gfn_t gfn);
 
 struct p2m_counters {
-    uint64_t ram;           /* configured RAM, in 4 KiB pages (ESX MEMSZ) */
-    uint64_t granted;       /* pages backed by some frame (ESX GRANT) */
-    uint64_t consumed;      /* machine frames behind them (ESX CNSM) */
-    uint64_t large_2m;      /* p2m words of 2 MiB */
-    uint64_t large_1g;      /* p2m words of 1 GiB */
-    uint64_t overhead;      /* frames of radix nodes */
-    uint64_t pinned;        /* pins now held */
-    uint64_t faults_4k;     /* first touches served by size */
+    uint64_t ram;       /* configured RAM, in 4 KiB pages (ESX MEMSZ) */
+    uint64_t granted;   /* pages backed by some frame (ESX GRANT) */
+    uint64_t consumed;  /* machine frames behind them (ESX CNSM) */
+    uint64_t large_2m;  /* p2m words of 2 MiB */
+    uint64_t large_1g;  /* p2m words of 1 GiB */
+    uint64_t overhead;  /* frames of radix nodes */
+    uint64_t pinned;    /* pins now held */
+    uint64_t faults_4k; /* first touches served by size */
     uint64_t faults_2m;
-    uint64_t faults_1g;
+    uint64_t faults_1g; /* 1 GiB blocks that became full, and one word */
 };
 void p2m_counters(struct p2m *p, struct p2m_counters *out);
 /* Recount from the tree and the frame table; logs disagreements, true if none. */
@@ -89,3 +97,5 @@ struct flush_domain *p2m_flush_domain(struct p2m *p);
 /* The view that caches this p2m (one per VM today), or NULL; set once by the view's create. */
 void p2m_set_view(struct p2m *p, struct view *v);
 struct view *p2m_view(struct p2m *p);
+/* Largest order the VM's nested tables may map. */
+unsigned p2m_max_order(const struct p2m *p);

@@ -250,3 +250,48 @@ uint64_t kmalloc_bytes(uint32_t owner)
     spin_unlock(&slab_lock);
     return bytes;
 }
+
+/* The free list of a slab is as long as its count of objects says. */
+static bool slab_is_sound(const struct frame *f, unsigned kind)
+{
+    unsigned class = f->refs & REFS_CLASS;
+    unsigned nr_used = (f->refs & REFS_USED) / REFS_USED_ONE;
+    unsigned index = f->refs >> REFS_FREE_SHIFT;
+    unsigned nr_free = 0;
+
+    if (f->use != owner_use(f->owner)) {
+        return false;
+    }
+    if (kind == CHAIN_LARGE) {
+        return f->refs == CHAIN_LARGE;
+    }
+    if (class >= NR_CLASSES || (kind != CHAIN_FULL && kind != class)) {
+        return false;
+    }
+    for (; index < objects_per_slab(class) && nr_free <= objects_per_slab(class); nr_free++) {
+        index = *object_link(f, index);
+    }
+    return index == NO_OBJECT && nr_used != 0 && nr_used + nr_free == objects_per_slab(class) &&
+           (nr_free == 0) == (kind == CHAIN_FULL);
+}
+
+bool slab_audit(void)
+{
+    bool ok = true;
+
+    spin_lock(&slab_lock);
+    for (unsigned bucket = 0; bucket < NR_BUCKETS; bucket++) {
+        for (unsigned kind = 0; kind < NR_CHAINS; kind++) {
+            for (uint32_t at = slab_chain[bucket][kind]; at != 0; at = frame_table[at - 1].next) {
+                const struct frame *f = &frame_table[at - 1];
+
+                if (f->owner % NR_BUCKETS != bucket || !slab_is_sound(f, kind)) {
+                    env_log("audit: slab %#x of owner %u has refs %#x", at - 1, f->owner, f->refs);
+                    ok = false;
+                }
+            }
+        }
+    }
+    spin_unlock(&slab_lock);
+    return ok;
+}

@@ -14,3 +14,5 @@ void *kmalloc(size_t size, uint32_t owner) __must_check;
 void kfree(void *ptr);
 /* Bytes of the frames that now hold objects of `owner`. */
 uint64_t kmalloc_bytes(uint32_t owner);
+/* Check every slab's bookkeeping; logs and returns false if something is wrong. */
+bool slab_audit(void);

@@ -21,7 +21,7 @@ struct guest_paging {
 };
 
 struct view_stats {
-    uint64_t tables;      /* frames of tables (overhead) */
+    uint64_t tables; /* frames of tables (overhead) */
     uint64_t leaves_4k, leaves_2m, leaves_1g;
     uint64_t fills;
 };

@@ -112,6 +112,13 @@ void env_clear_page(void *page)
     __asm__ volatile("rep stosq" : "+D"(page), "+c"(count) : "a"(0ull) : "memory");
 }
 
+void env_clear_pages(void *first, unsigned nr)
+{
+    uint64_t count = nr * (PAGE_SIZE / 8);
+
+    __asm__ volatile("rep stosq" : "+D"(first), "+c"(count) : "a"(0ull) : "memory");
+}
+
 void env_copy_page(void *dst, const void *src)
 {
     uint64_t count = PAGE_SIZE / 8;

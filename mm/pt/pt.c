@@ -209,11 +209,6 @@ uint64_t *pt_slot(const struct pt *pt, uint64_t va, unsigned order)
     return level == order / LEVEL_ORDER ? slot : NULL;
 }
 
-bool pt_slot_is_leaf(const struct pt *pt, uint64_t entry, unsigned order)
-{
-    return !is_present(pt, entry) || !is_table(pt, entry, order / LEVEL_ORDER);
-}
-
 void pt_fill(struct pt *pt, uint64_t *slot, unsigned order, uint64_t entry)
 {
     if (!is_present(pt, entry_load(slot))) {

@@ -140,7 +140,5 @@ bool pt_audit(const struct pt *pt);
 uint64_t *pt_slot(const struct pt *pt, uint64_t va, unsigned order);
 /* The bits of a leaf of `order`, to which its machine address is added. */
 uint64_t pt_leaf_bits(const struct pt_format *fmt, unsigned order, struct pt_attr attr);
-/* True if the entry of that order is a leaf or absent, and not a table. */
-bool pt_slot_is_leaf(const struct pt *pt, uint64_t entry, unsigned order);
 /* Enter a leaf where nothing, or the same leaf with fewer rights, stood. */
 void pt_fill(struct pt *pt, uint64_t *slot, unsigned order, uint64_t entry);

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Audits of machine memory as a whole. Callers: the shell, tests, the destruction of a VM.
+ */
+#include "mm/audit.h"
+
+#include "mm/buddy.h"
+#include "mm/env.h"
+#include "mm/slab.h"
+
+bool mm_audit(void)
+{
+    bool frames = buddy_audit();
+
+    return slab_audit() && frames;
+}
+
+bool mm_audit_gone(uint32_t owner)
+{
+    uint64_t left[NR_FRAME_USES];
+    bool gone = true;
+
+    buddy_count_owner(owner, left);
+    for (unsigned use = 0; use < NR_FRAME_USES; use++) {
+        if (left[use] != 0) {
+            env_log("audit: VM %u is gone and left %llu frames of use %u", owner,
+                    (unsigned long long)left[use], use);
+            gone = false;
+        }
+    }
+    return gone;
+}

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The nested view: tables that translate guest-physical to machine addresses, walked by the
+ * processor beneath the guest's own (NPT, EPT). A cache of the p2m: filled by faults, with leaves as
+ * large as the p2m's words, and dropped at will.
+ *
+ * A fill takes what the p2m says first, then the view's lock, and enters the leaf only if the p2m
+ * still says so; whoever changes the p2m changes the word first and drops from the view afterwards,
+ * under the same lock: so no stale leaf stays. Callers: kernel/vm/fault, the p2m.
+ */
+#include "mm/view.h"
+
+#include "mm/env.h"
+#include "mm/p2m.h"
+#include "mm/pt/pt.h"
+#include "mm/slab.h"
+
+struct nested {
+    struct view view;
+    struct spinlock lock; /* everything below */
+    struct pt pt;
+    uint64_t leaf_bits[3]; /* of a full-rights leaf, by order / 9 */
+    uint64_t fills;
+};
+
+static const struct pt_attr full_rights = {PT_R | PT_W | PT_X, PT_WB, false};
+
+static struct nested *nested_of(struct view *v)
+{
+    return container_of(v, struct nested, view);
+}
+
+/* A view leaf may not be larger than the view's largest. */
+static unsigned leaf_order(const struct nested *n, const struct p2m_entry *e)
+{
+    return MIN(e->order, n->pt.max_level * ORDER_2M);
+}
+
+/* The machine address of the leaf of `order` around gfn. */
+static hpa_t leaf_pa(const struct p2m_entry *e, unsigned order)
+{
+    return mfn_hpa(MFN(ALIGN_DOWN(e->mfn.n, BIT(order))));
+}
+
+/* Enter the leaf where its table exists. HV_EAGAIN: it does not, or another frame or a table is
+ * there, whose removal takes a flush. */
+static enum hv_err fill_slot(struct nested *n, gfn_t gfn, const struct p2m_entry *e)
+{
+    unsigned order = leaf_order(n, e);
+    uint64_t leaf = leaf_pa(e, order).a | n->leaf_bits[order / ORDER_2M];
+    uint64_t *slot = pt_slot(&n->pt, gfn_gpa(gfn).a, order);
+
+    if (slot == NULL || (*slot != 0 && ((*slot ^ leaf) & n->pt.fmt->address) != 0)) {
+        return HV_EAGAIN;
+    }
+    pt_fill(&n->pt, slot, order, leaf);
+    n->fills++;
+    return HV_OK;
+}
+
+/* Enter the leaf with whatever tables that takes. */
+static enum hv_err fill_tables(struct nested *n, gfn_t gfn, const struct p2m_entry *e,
+                               struct flush_batch *batch)
+{
+    unsigned order = leaf_order(n, e);
+    uint64_t gpa = ALIGN_DOWN(gfn_gpa(gfn).a, PAGE_SIZE << order);
+    enum hv_err err =
+        pt_map(&n->pt, gpa, leaf_pa(e, order), PAGE_SIZE << order, full_rights, batch);
+
+    n->fills += err == HV_OK;
+    return err;
+}
+
+static enum hv_err nested_fault(struct view *v, gpa_t gpa, uint32_t access)
+{
+    struct nested *n = nested_of(v);
+    struct flush_batch batch;
+    struct p2m_entry e;
+    enum hv_err err = p2m_populate(v->p2m, gpa_gfn(gpa), access, &e);
+
+    if (err != HV_OK) {
+        return err;
+    }
+    if (access & P2M_FAST) {
+        if (!spin_trylock(&n->lock)) {
+            return HV_EAGAIN;
+        }
+        err = likely(p2m_same(&e)) ? fill_slot(n, gpa_gfn(gpa), &e) : HV_EAGAIN;
+        spin_unlock(&n->lock);
+        return err;
+    }
+    flush_batch_init(&batch, p2m_flush_domain(v->p2m));
+    spin_lock(&n->lock);
+    /* If the p2m changed meanwhile, the guest's next access faults and asks again. */
+    if (p2m_same(&e)) {
+        err = fill_slot(n, gpa_gfn(gpa), &e);
+        if (err == HV_EAGAIN) {
+            err = fill_tables(n, gpa_gfn(gpa), &e, &batch);
+        }
+    }
+    spin_unlock(&n->lock);
+    flush_batch_commit(&batch);
+    return err;
+}
+
+static void nested_drop(struct view *v, gfn_t first, uint64_t nr, struct flush_batch *b)
+{
+    struct nested *n = nested_of(v);
+
+    spin_lock(&n->lock);
+    pt_unmap(&n->pt, gfn_gpa(first).a, nr << PAGE_SHIFT, b);
+    spin_unlock(&n->lock);
+}
+
+static void nested_protect(struct view *v, gfn_t first, uint64_t nr, struct flush_batch *b)
+{
+    struct nested *n = nested_of(v);
+
+    spin_lock(&n->lock);
+    pt_protect(&n->pt, gfn_gpa(first).a, nr << PAGE_SHIFT, PT_R | PT_X, b);
+    spin_unlock(&n->lock);
+}
+
+static bool nested_age(struct view *v, gfn_t gfn, struct flush_batch *b)
+{
+    struct nested *n = nested_of(v);
+    bool used;
+
+    spin_lock(&n->lock);
+    used = pt_age(&n->pt, gfn_gpa(gfn).a, b);
+    spin_unlock(&n->lock);
+    return used;
+}
+
+static enum hv_err nested_root(struct view *v, const struct guest_paging *paging, hpa_t *out)
+{
+    (void)paging;
+    *out = mfn_hpa(nested_of(v)->pt.root);
+    return HV_OK;
+}
+
+/* The guest's own tables are not ours to cache. */
+static void nested_invlpg(struct view *v, const struct guest_paging *paging, gva_t gva)
+{
+    (void)v;
+    (void)paging;
+    (void)gva;
+}
+
+static void nested_stats(struct view *v, struct view_stats *out)
+{
+    struct nested *n = nested_of(v);
+
+    spin_lock(&n->lock);
+    *out = (struct view_stats){
+        .tables = n->pt.tables,
+        .leaves_4k = n->pt.leaves[0],
+        .leaves_2m = n->pt.leaves[1],
+        .leaves_1g = n->pt.leaves[2],
+        .fills = n->fills,
+    };
+    spin_unlock(&n->lock);
+}
+
+/* A leaf is true if the p2m has the same frame behind its first page, in a block at least as large.
+ * What the p2m changes is dropped at once, so this holds at any moment. */
+static bool leaf_is_true(const struct pt_leaf *leaf, void *ctx)
+{
+    struct nested *n = ctx;
+    struct p2m_entry e;
+
+    p2m_query(n->view.p2m, gpa_gfn(GPA(leaf->va)), &e);
+    if (e.state == P2M_PRIVATE && e.order >= leaf->order && e.mfn.n == hpa_mfn(leaf->pa).n) {
+        return true;
+    }
+    env_log("audit: view maps gpa %#llx order %u to %#llx; p2m has state %u order %u frame %#llx",
+            (unsigned long long)leaf->va, leaf->order, (unsigned long long)leaf->pa.a, e.state,
+            e.order, (unsigned long long)e.mfn.n);
+    return false;
+}
+
+static bool nested_audit(struct view *v)
+{
+    struct nested *n = nested_of(v);
+    bool ok;
+
+    spin_lock(&n->lock);
+    ok = pt_audit(&n->pt) && pt_visit(&n->pt, leaf_is_true, n);
+    spin_unlock(&n->lock);
+    return ok;
+}
+
+static void nested_destroy(struct view *v)
+{
+    struct nested *n = nested_of(v);
+    struct flush_batch batch;
+
+    p2m_set_view(v->p2m, NULL);
+    flush_batch_init(&batch, p2m_flush_domain(v->p2m));
+    pt_destroy(&n->pt, &batch);
+    flush_batch_commit(&batch);
+    kfree(n);
+}
+
+static const struct view_ops nested_ops = {
+    .fault = nested_fault,
+    .drop = nested_drop,
+    .protect = nested_protect,
+    .age = nested_age,
+    .root = nested_root,
+    .invlpg = nested_invlpg,
+    .stats = nested_stats,
+    .audit = nested_audit,
+    .destroy = nested_destroy,
+};
+
+enum hv_err nested_create(struct p2m *p2m, const struct pt_format *fmt, uint32_t owner,
+                          struct view **out)
+{
+    struct nested *n = kmalloc(sizeof(*n), owner);
+    enum hv_err err;
+
+    if (n == NULL) {
+        return HV_ENOMEM;
+    }
+    err = pt_create(&n->pt, fmt, p2m_max_order(p2m), FRAME_VIEW, owner);
+    if (err != HV_OK) {
+        kfree(n);
+        return err;
+    }
+    n->view = (struct view){&nested_ops, p2m};
+    spin_init(&n->lock, RANK_VIEW, "nested view");
+    for (unsigned i = 0; i < ARRAY_SIZE(n->leaf_bits); i++) {
+        n->leaf_bits[i] = pt_leaf_bits(fmt, i * ORDER_2M, full_rights);
+    }
+    p2m_set_view(p2m, &n->view);
+    *out = &n->view;
+    return HV_OK;
+}

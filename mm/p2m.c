@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The p2m: creation, queries, pins, destruction. First touches are in p2m_touch.c, the audit in
+ * p2m_audit.c, the layout of the tree in p2m_internal.h. Callers: the views, kernel/vm, devices,
+ * loaders, the shell.
+ */
+#include "mm/p2m.h"
+
+#include "mm/p2m_internal.h"
+#include "mm/slab.h"
+#include "mm/view.h"
+
+enum hv_err p2m_node_alloc(const struct p2m *p, enum p2m_state state, mfn_t *out)
+{
+    enum hv_err err = HV_ENOMEM;
+    uint64_t *words;
+
+    if (env_may_allocate("p2m.node")) {
+        err = buddy_alloc(0, FRAME_P2M, p->owner, 0, out);
+    }
+    if (err != HV_OK) {
+        return err;
+    }
+    words = env_frame_ptr(*out);
+    for (unsigned i = 0; i < NODE_WORDS; i++) {
+        words[i] = state;
+    }
+    return HV_OK;
+}
+
+enum hv_err p2m_create(const struct p2m_config *cfg, struct p2m **out)
+{
+    struct p2m *p;
+    mfn_t root;
+    enum hv_err err;
+
+    if (cfg->owner == OWNER_HOST || cfg->owner > OWNER_MAX) {
+        return HV_EINVAL;
+    }
+    p = kmalloc(sizeof(*p), cfg->owner);
+    if (p == NULL) {
+        return HV_ENOMEM;
+    }
+    spin_init(&p->lock, RANK_P2M, "p2m");
+    flush_domain_init(&p->domain, cfg->vm);
+    p->owner = cfg->owner;
+    p->large_pages = cfg->large_pages;
+    p->max_order = MIN(cfg->max_order, ORDER_1G);
+    p->retired = MFN_NONE;
+    err = p2m_node_alloc(p, P2M_HOLE, &root);
+    if (err != HV_OK) {
+        kfree(p);
+        return err;
+    }
+    p->root = env_frame_ptr(root);
+    p->count.overhead = 1;
+    *out = p;
+    return HV_OK;
+}
+
+/* Free what the words of a node describe, and the node. */
+static void node_destroy(struct p2m *p, mfn_t mfn, unsigned level)
+{
+    const uint64_t *words = env_frame_ptr(mfn);
+    uint64_t aside = level == 1 ? frame_of(mfn)->gfn : FRAME_GFN_NONE;
+
+    for (unsigned i = 0; i < NODE_WORDS; i++) {
+        switch (word_kind(words[i])) {
+        case KIND_NODE:
+            node_destroy(p, word_mfn(words[i]), level - 1);
+            break;
+        case P2M_PRIVATE:
+            frame_of(word_mfn(words[i]))->refs = 0;
+            buddy_free(word_mfn(words[i]), NODE_SHIFT * level);
+            break;
+        default:
+            break;
+        }
+    }
+    if (aside != FRAME_GFN_NONE) {
+        buddy_end_aside(MFN(aside));
+    }
+    frame_of(mfn)->refs = 0;
+    buddy_free(mfn, 0);
+    env_relax();
+}
+
+void p2m_destroy(struct p2m *p)
+{
+    if (p == NULL) {
+        return;
+    }
+    if (p->count.pinned != 0) {
+        env_panic("p2m: VM %u destroyed with %llu pages pinned", p->owner,
+                  (unsigned long long)p->count.pinned);
+    }
+    if (p->view != NULL) {
+        p->view->ops->destroy(p->view);
+    }
+    env_flush_guest(&p->domain);
+    node_destroy(p, env_ptr_frame(p->root), ROOT_LEVEL);
+    while (mfn_valid(p->retired)) {
+        mfn_t mfn = p->retired;
+
+        p->retired = MFN(frame_of(mfn)->gfn);
+        buddy_free(mfn, 0);
+    }
+    kfree(p);
+}
+
+/* ---- Layout ---- */
+
+enum ram_pass {
+    RAM_CHECK,  /* nothing there yet? */
+    RAM_DIVIDE, /* nodes where a word is covered in part */
+    RAM_SET
+};
+
+/* One pass over the part [first, last] of the range that lies in one node. */
+static enum hv_err ram_range(struct p2m *p, uint64_t *node, unsigned level, uint64_t first,
+                             uint64_t last, enum ram_pass pass)
+{
+    uint64_t span = level_frames(level);
+
+    for (uint64_t at = first;; at = (at | (span - 1)) + 1) {
+        uint64_t word_last = MIN(last, at | (span - 1));
+        uint64_t *word = &node[word_index(GFN(at), level)];
+        unsigned kind = word_kind(*word);
+        bool whole = word_last - at == span - 1 && level <= RAM_LEVEL;
+        enum hv_err err = HV_OK;
+
+        if (kind != P2M_HOLE && kind != KIND_NODE) {
+            return HV_EEXIST;
+        }
+        if (kind == P2M_HOLE && !whole && pass == RAM_DIVIDE) {
+            mfn_t mfn;
+
+            err = p2m_node_alloc(p, P2M_HOLE, &mfn);
+            if (err != HV_OK) {
+                return err;
+            }
+            word_store(word, word_next(*word, KIND_NODE, mfn));
+            p->count.overhead++;
+            kind = KIND_NODE;
+        }
+        if (kind == KIND_NODE) {
+            err = ram_range(p, word_node(*word), level - 1, at, word_last, pass);
+        } else if (pass == RAM_SET) {
+            word_store(word, word_next(*word, P2M_UNTOUCHED, MFN(0)));
+        }
+        if (err != HV_OK || word_last == last) {
+            return err;
+        }
+    }
+}
+
+enum hv_err p2m_add_ram(struct p2m *p, gfn_t first, uint64_t nr)
+{
+    static const enum ram_pass passes[] = {RAM_CHECK, RAM_DIVIDE, RAM_SET};
+    enum hv_err err = HV_OK;
+
+    if (nr == 0 || nr > BIT(GFN_BITS) || first.n > BIT(GFN_BITS) - nr) {
+        return HV_ERANGE;
+    }
+    spin_lock(&p->lock);
+    for (unsigned i = 0; i < ARRAY_SIZE(passes) && err == HV_OK; i++) {
+        err = ram_range(p, p->root, ROOT_LEVEL, first.n, first.n + nr - 1, passes[i]);
+    }
+    if (err == HV_OK) {
+        p->count.ram += nr;
+    }
+    spin_unlock(&p->lock);
+    return err;
+}
+
+/* ---- Looking ---- */
+
+static const uint64_t beyond = P2M_HOLE; /* stands for every gfn above the tree */
+
+void p2m_query(struct p2m *p, gfn_t gfn, struct p2m_entry *out)
+{
+    uint64_t value;
+    unsigned level;
+
+    if (unlikely(gfn.n >> GFN_BITS)) {
+        *out = (struct p2m_entry){P2M_HOLE, MFN_NONE, 0, beyond, &beyond};
+        return;
+    }
+    out->word = p2m_find(p, gfn, &value, &level);
+    out->seq = value;
+    out->order = NODE_SHIFT * level;
+    out->state = (enum p2m_state)word_kind(value);
+    out->mfn = out->state == P2M_PRIVATE
+                   ? mfn_add(word_mfn(value), gfn.n & (level_frames(level) - 1))
+                   : MFN_NONE;
+}
+
+void *p2m_peek(struct p2m *p, gfn_t gfn)
+{
+    uint64_t value;
+    unsigned level;
+
+    if (unlikely(gfn.n >> GFN_BITS)) {
+        return NULL;
+    }
+    (void)p2m_find(p, gfn, &value, &level);
+    if (word_kind(value) != P2M_PRIVATE) {
+        return NULL;
+    }
+    return env_frame_ptr(mfn_add(word_mfn(value), gfn.n & (level_frames(level) - 1)));
+}
+
+/* ---- Resolving ---- */
+
+enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_entry *out)
+{
+    enum hv_err err;
+
+    do {
+        p2m_query(p, gfn, out);
+        switch (out->state) {
+        case P2M_PRIVATE:
+            return HV_OK;
+        case P2M_UNTOUCHED:
+            err = p2m_touch(p, gfn, access, out);
+            break;
+        default:
+            return HV_ENOENT;
+        }
+    } while (err == HV_EBUSY);
+    return err;
+}
+
+/* The record that counts the pins of a private entry. */
+static struct frame *pin_record(const struct p2m_entry *e)
+{
+    return frame_of(MFN(ALIGN_DOWN(e->mfn.n, BIT(e->order))));
+}
+
+enum hv_err p2m_get(struct p2m *p, gfn_t gfn, uint32_t access, void **ptr)
+{
+    for (;;) {
+        struct p2m_entry e;
+        enum hv_err err = p2m_populate(p, gfn, access, &e);
+        bool same;
+
+        if (err != HV_OK) {
+            return err;
+        }
+        if (!(access & P2M_FAST)) {
+            spin_lock(&p->lock);
+        } else if (!spin_trylock(&p->lock)) {
+            return HV_EAGAIN;
+        }
+        same = p2m_same(&e);
+        if (same) {
+            pin_record(&e)->refs++;
+            p->count.pinned++;
+        }
+        spin_unlock(&p->lock);
+        if (same) {
+            *ptr = env_frame_ptr(e.mfn);
+            return HV_OK;
+        }
+    }
+}
+
+void p2m_put(struct p2m *p, gfn_t gfn)
+{
+    struct p2m_entry e;
+
+    spin_lock(&p->lock);
+    p2m_query(p, gfn, &e);
+    if (e.state != P2M_PRIVATE || pin_record(&e)->refs == 0) {
+        env_panic("p2m: gfn %#llx of VM %u is not pinned", (unsigned long long)gfn.n, p->owner);
+    }
+    pin_record(&e)->refs--;
+    p->count.pinned--;
+    spin_unlock(&p->lock);
+}
+
+/* ---- Small accessors ---- */
+
+void p2m_counters(struct p2m *p, struct p2m_counters *out)
+{
+    spin_lock(&p->lock);
+    *out = p->count;
+    spin_unlock(&p->lock);
+}
+
+struct flush_domain *p2m_flush_domain(struct p2m *p)
+{
+    return &p->domain;
+}
+
+void p2m_set_view(struct p2m *p, struct view *v)
+{
+    p->view = v;
+}
+
+struct view *p2m_view(struct p2m *p)
+{
+    return p->view;
+}
+
+unsigned p2m_max_order(const struct p2m *p)
+{
+    return p->max_order;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the files of the p2m share: the tree and its words. Nobody else includes this.
+ *
+ * A word is, from bit 0: 4 bits of kind (a p2m_state, or one of the kinds below), 20 bits of
+ * sequence number, 40 bits of frame number. Words are read at any time and written under the p2m
+ * lock by single stores. Nodes stay in memory until the p2m is destroyed, so that a lockless walk is
+ * safe anywhere; the words of a node that left the tree are marked, and the walk starts again.
+ *
+ * A node's frame record holds, for nodes of 2 MiB words: in refs the number of private words, in gfn
+ * the first frame of the 1 GiB block that they come from (FRAME_GFN_NONE: from anywhere).
+ */
+#pragma once
+
+#include "kernel/lib/spinlock.h"
+#include "mm/env.h"
+#include "mm/frame.h"
+#include "mm/p2m.h"
+
+#define NODE_WORDS 512u
+#define NODE_SHIFT 9u
+#define ROOT_LEVEL 3u
+#define RAM_LEVEL 2u /* the highest whose words may describe RAM: 1 GiB */
+#define GFN_BITS (NODE_SHIFT * (ROOT_LEVEL + 1))
+
+#define KIND_MASK 0xfULL
+#define KIND_NODE 14u    /* a node of the next lower level */
+#define KIND_RETIRED 15u /* this node has left the tree */
+#define SEQ_ONE 0x10ULL
+#define SEQ_MASK 0xfffff0ULL
+#define MFN_SHIFT 24
+
+struct p2m {
+    struct spinlock lock; /* words, counters, guest frames' records */
+    uint64_t *root;
+    mfn_t retired; /* chain of nodes out of the tree, through the frame records */
+    uint32_t owner;
+    bool large_pages;
+    unsigned max_order;
+    struct view *view;
+    struct flush_domain domain;
+    struct p2m_counters count;
+};
+
+static inline unsigned word_kind(uint64_t word)
+{
+    return (unsigned)(word & KIND_MASK);
+}
+
+static inline mfn_t word_mfn(uint64_t word)
+{
+    return MFN(word >> MFN_SHIFT);
+}
+
+/* The successor of a word: a new kind and frame, the next sequence number. */
+static inline uint64_t word_next(uint64_t was, unsigned kind, mfn_t mfn)
+{
+    return kind | ((was + SEQ_ONE) & SEQ_MASK) | mfn.n << MFN_SHIFT;
+}
+
+static inline uint64_t word_load(const uint64_t *word)
+{
+    return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
+static inline void word_store(uint64_t *word, uint64_t value)
+{
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+
+static inline unsigned word_index(gfn_t gfn, unsigned level)
+{
+    return (unsigned)(gfn.n >> (NODE_SHIFT * level)) & (NODE_WORDS - 1);
+}
+
+static inline uint64_t *word_node(uint64_t word)
+{
+    return env_frame_ptr(word_mfn(word));
+}
+
+/* The frame of the node that contains a word. */
+static inline mfn_t node_of(const uint64_t *word)
+{
+    return env_ptr_frame((const void *)((uintptr_t)word & PAGE_MASK));
+}
+
+/* Frames that a word of `level` describes. */
+static inline uint64_t level_frames(unsigned level)
+{
+    return BIT(NODE_SHIFT * level);
+}
+
+/* The word that describes gfn, with its value; gfn must be below 2^GFN_BITS. */
+static inline uint64_t *p2m_find(const struct p2m *p, gfn_t gfn, uint64_t *value, unsigned *level)
+{
+    uint64_t *node = p->root;
+    unsigned at = ROOT_LEVEL;
+
+    for (;;) {
+        uint64_t *word = &node[word_index(gfn, at)];
+        uint64_t v = word_load(word);
+
+        if (word_kind(v) == KIND_NODE) {
+            node = word_node(v);
+            at--;
+        } else if (likely(word_kind(v) != KIND_RETIRED)) {
+            *value = v;
+            *level = at;
+            return word;
+        } else {
+            node = p->root;
+            at = ROOT_LEVEL;
+        }
+    }
+}
+
+/* A node whose words all have `state`. HV_ENOMEM. Any lock below RANK_ALLOC may be held. */
+enum hv_err p2m_node_alloc(const struct p2m *p, enum p2m_state state, mfn_t *out) __must_check;
+
+/*
+ * First touch of the untouched gfn that `e` describes. HV_OK: private now, and `e` says so.
+ * HV_EBUSY: something changed; look again. HV_EAGAIN: off the fast path, please. HV_ENOMEM.
+ */
+enum hv_err p2m_touch(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_entry *e) __must_check;
