@@ -22,8 +22,6 @@
 #include "kernel/sched/sched.h"
 
 #define LINE_MAX (LOGRING_TEXT_MAX + 32)
-#define LIMIT_BURST 10u
-#define LIMIT_WINDOW_NS 1000000000ULL
 
 static uint8_t early_buf[LOG_RING_BYTES] __aligned(8);
 static uint8_t previous_buf[LOG_RING_BYTES] __aligned(8); /* written once, by log_persist */
@@ -228,20 +226,4 @@ void log_set_hooks(void (*before)(void), void (*after)(void))
 {
     hook_before = before;
     hook_after = after;
-}
-
-bool log_allowed(struct log_limit *l)
-{
-    uint64_t now = clock_now_ns();
-
-    if (now - l->window_ns >= LIMIT_WINDOW_NS) {
-        l->window_ns = now;
-        l->used = l->used >= LIMIT_BURST ? LIMIT_BURST - 1 : 0;
-    }
-    if (l->used >= LIMIT_BURST) {
-        l->suppressed++;
-        return false;
-    }
-    l->used++;
-    return true;
 }

@@ -53,12 +53,3 @@ unsigned log_for_each(bool previous, bool (*fn)(const struct log_entry *e, void 
 /* Called by the printing thread around each group of lines, so that whoever owns the console's last
  * line (the shell's prompt) can clear and redraw it. Thread context; NULL: none. */
 void log_set_hooks(void (*before)(void), void (*after)(void));
-
-/* Rate limit for messages that a guest can cause: a burst of ten, then one a second. Zeroed: ready.
- * Belongs to one VM or caller; unlocked, so a race may let one more line pass. */
-struct log_limit {
-    uint64_t window_ns;
-    unsigned used;
-    unsigned suppressed; /* refusals since the last permission; the caller may print and clear it */
-};
-bool log_allowed(struct log_limit *l);

@@ -12,6 +12,8 @@
 #include "mm/slab.h"
 
 #define OUTPUT_BYTES 65536u
+#define OUTPUT_STEP 256u                         /* published at a time */
+#define OUTPUT_KEPT (OUTPUT_BYTES - OUTPUT_STEP) /* the rest may be about to be overwritten */
 #define INPUT_BYTES 256u
 #define LINE_BYTES 160u
 #define CLOSE_POLL_NS 1000000ULL
@@ -30,7 +32,7 @@ struct guestconsole {
     char line[LINE_BYTES]; /* the line being collected for the log: device */
     size_t line_len;
     char in[INPUT_BYTES];
-    char out[OUTPUT_BYTES];
+    char *out; /* OUTPUT_BYTES */
 };
 
 enum hv_err guestconsole_create(const char *name, bool to_log, uint32_t owner,
@@ -39,6 +41,11 @@ enum hv_err guestconsole_create(const char *name, bool to_log, uint32_t owner,
     struct guestconsole *c = kmalloc(sizeof(*c), owner);
 
     if (!c) {
+        return HV_ENOMEM;
+    }
+    c->out = kmalloc(OUTPUT_BYTES, owner);
+    if (!c->out) {
+        kfree(c);
         return HV_ENOMEM;
     }
     c->name = name;
@@ -67,6 +74,7 @@ void guestconsole_destroy(struct guestconsole *c)
         wake_viewer(c);
         thread_sleep_ns(CLOSE_POLL_NS);
     }
+    kfree(c->out);
     kfree(c);
 }
 
@@ -86,14 +94,24 @@ static void collect_line(struct guestconsole *c, const char *data, size_t n)
     }
 }
 
-void guestconsole_output(struct guestconsole *c, const char *data, size_t n)
+static void append(struct guestconsole *c, const char *data, size_t n)
 {
     uint64_t pos = c->out_pos;
 
     for (size_t i = 0; i < n; i++) {
         c->out[(pos + i) % OUTPUT_BYTES] = data[i];
     }
-    __atomic_store_n(&c->out_pos, pos + n, __ATOMIC_RELEASE);
+    __atomic_store_n(&c->out_pos, pos + n, __ATOMIC_SEQ_CST);
+}
+
+void guestconsole_output(struct guestconsole *c, const char *data, size_t n)
+{
+    for (size_t done = 0; done < n;) {
+        size_t step = MIN(n - done, (size_t)OUTPUT_STEP);
+
+        append(c, data + done, step);
+        done += step;
+    }
     if (c->to_log) {
         collect_line(c, data, n);
     }
@@ -135,7 +153,7 @@ enum hv_err guestconsole_attach(struct guestconsole *c, uint64_t *pos)
     }
     uint64_t end = __atomic_load_n(&c->out_pos, __ATOMIC_ACQUIRE);
 
-    *pos = end > OUTPUT_BYTES ? end - OUTPUT_BYTES : 0;
+    *pos = end > OUTPUT_KEPT ? end - OUTPUT_KEPT : 0;
     return HV_OK;
 }
 
@@ -151,8 +169,8 @@ size_t guestconsole_copy(struct guestconsole *c, uint64_t *pos, char *data, size
         __atomic_store_n(&c->waking, false, __ATOMIC_SEQ_CST);
         uint64_t end = __atomic_load_n(&c->out_pos, __ATOMIC_SEQ_CST);
 
-        if (end > OUTPUT_BYTES && *pos < end - OUTPUT_BYTES) {
-            *pos = end - OUTPUT_BYTES;
+        if (end > OUTPUT_KEPT && *pos < end - OUTPUT_KEPT) {
+            *pos = end - OUTPUT_KEPT;
         }
         size_t len = (size_t)MIN((uint64_t)n, end - *pos);
 
@@ -160,7 +178,7 @@ size_t guestconsole_copy(struct guestconsole *c, uint64_t *pos, char *data, size
             data[i] = c->out[(*pos + i) % OUTPUT_BYTES];
         }
         end = __atomic_load_n(&c->out_pos, __ATOMIC_ACQUIRE);
-        if (end <= OUTPUT_BYTES || *pos >= end - OUTPUT_BYTES) {
+        if (end <= OUTPUT_KEPT || *pos >= end - OUTPUT_KEPT) {
             *pos += len;
             return len;
         }
