@@ -13,6 +13,7 @@ DEBUG   ?= 0
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+HOSTCC  ?= gcc
 NASM    ?= nasm
 LD      := ld
 NM      := nm
@@ -86,9 +87,13 @@ KERNEL_DEBUG := $(BUILD)/ballast.debug.elf
 
 include boot/media.mk
 
-.PHONY: all kernel guests
+.PHONY: all kernel guests objects print-flags
 all: kernel guests $(EFI_LOADER)
 kernel: $(KERNEL_ELF)
+# For tests/check: everything compiled, nothing linked; the flags that headers must compile with.
+objects: $(KERNEL_OBJS) $(KERNEL_GEN_OBJS) $(EFI_OBJS)
+print-flags: | $(ZYDIS_STAMP)
+	@echo $(CFLAGS) $(ZYDIS_CFLAGS)
 guests: $(GUEST_ELFS) $(LINUX_KERNEL) $(LINUX_INITRD)
 
 # Objects are rebuilt when the compiler or its flags change.
@@ -142,6 +147,10 @@ $(KERNEL_ELF): $(KERNEL_DEBUG)
 
 -include $(KERNEL_OBJS:.o=.d)
 
+# Packages are installed before anything is built: hence a second make, with a job per processor.
+JOBS    ?= $(shell nproc)
+SUBMAKE  = $(Q)$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
+
 # ---- Run ---------------------------------------------------------------------------------------
 
 EMU   ?= qemu-system-x86_64
@@ -152,7 +161,7 @@ ACCEL ?= tcg
 
 .PHONY: run
 run: deps
-	+$(Q)$(MAKE) --no-print-directory iso
+	+$(SUBMAKE) iso
 	@echo '  RUN     $(ISO) on $(CPU) (Ctrl-A x ends the machine)'
 	$(Q)$(EMU) -machine q35 -accel $(ACCEL) -cpu $(CPU) -smp $(SMP) -m $(MEM) -nodefaults \
 	    -vga std -display none -serial mon:stdio -no-reboot -cdrom $(ISO) $(QEMU_EXTRA)
@@ -166,7 +175,7 @@ HOST_OBJ    = $(patsubst %.c,$(BUILD)/hostobj/%.o,$(1))
 $(BUILD)/hostobj/%.o: %.c
 	$(call say,HOSTCC,$<)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(HOST_CFLAGS) -MMD -MP -c $< -o $@
+	$(Q)$(HOSTCC) $(HOST_CFLAGS) -MMD -MP -c $< -o $@
 
 $(BUILD)/hostobj/kernel/emul/%.o: HOST_CFLAGS += $(ZYDIS_CFLAGS)
 $(BUILD)/hostobj/tests/host/test_emul%.o: HOST_CFLAGS += $(ZYDIS_CFLAGS)
@@ -176,7 +185,7 @@ $(BUILD)/tests/host/$(1): $(call HOST_OBJ,tests/host/$(1).c $($(1)_SRCS)) \
     $(if $(filter kernel/emul/%,$($(1)_SRCS)),$(ZYDIS_HOSTLIB))
 	$$(call say,HOSTLD,$(1))
 	@mkdir -p $$(@D)
-	$$(Q)$$(CC) $$(HOST_CFLAGS) $$^ -lcmocka -o $$@
+	$$(Q)$$(HOSTCC) $$(HOST_CFLAGS) $$^ -lcmocka -o $$@
 $(if $(filter kernel/emul/%,$($(1)_SRCS)),$(call HOST_OBJ,tests/host/$(1).c $($(1)_SRCS)): | $(ZYDIS_STAMP))
 -include $(patsubst %.o,%.d,$(call HOST_OBJ,tests/host/$(1).c $($(1)_SRCS)))
 endef
@@ -188,21 +197,23 @@ PYTEST = BALLAST_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 \
 
 .PHONY: test test-all check test-host test-boot
 test: deps
-	+$(Q)$(MAKE) --no-print-directory check test-host test-boot
-test-all: deps
-	+$(Q)$(MAKE) --no-print-directory check test-host test-boot ALL=1
+	+$(Q)$(MAKE) --no-print-directory check
+	+$(Q)$(MAKE) --no-print-directory test-host
+	+$(Q)$(MAKE) --no-print-directory test-boot
+test-all:
+	+$(Q)$(MAKE) --no-print-directory test ALL=1
 
 check: deps
-	+$(Q)$(MAKE) --no-print-directory kernel
-	$(Q)BUILD=$(BUILD) MAKE="$(MAKE)" $(PYTHON) tests/check/run.py $(CHECKS)
+	+$(SUBMAKE) kernel
+	+$(Q)BUILD=$(BUILD) MAKE="$(MAKE)" $(PYTHON) tests/check/run.py $(CHECKS)
 
 test-host: deps
-	+$(Q)$(MAKE) --no-print-directory $(HOST_TESTS)
+	+$(SUBMAKE) $(HOST_TESTS)
 	$(Q)$(PYTHON) tests/check/host_runner.py $(HOST_TESTS)
 
 # K=PATTERN runs the tests whose names match; ALL=1 those marked `long` as well.
 test-boot: deps
-	+$(Q)$(MAKE) --no-print-directory $(BOOT_TEST_DEPS)
+	+$(SUBMAKE) $(BOOT_TEST_DEPS) >$(BUILD)/boot-test-deps.log || { cat $(BUILD)/boot-test-deps.log; exit 1; }
 	$(Q)$(PYTEST) $(if $(K),-k '$(K)',$(if $(ALL),,-m 'not long'))
 
 # ---- Everything else ---------------------------------------------------------------------------

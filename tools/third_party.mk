@@ -27,16 +27,16 @@ $(ZYDIS_STAMP):
 ZYDIS_BUILD_FLAGS = -I$(ZYDIS_DIR)/include -I$(ZYDIS_DIR)/src $(ZYDIS_DEFS) \
                     -ffile-prefix-map=$(THIRD_PARTY)=third_party -w
 
-# $(call zydis_library,LIBRARY,FLAGS)
+# $(call zydis_library,LIBRARY,COMPILER,FLAGS)
 define zydis_library
 $(1): $$(ZYDIS_STAMP)
 	$$(call say,LIB,$$@)
 	$$(Q)mkdir -p $$(@D) && rm -f $$@
 	$$(Q)for m in $$(ZYDIS_MODULES); do \
-	    $$(CC) $(2) $$(ZYDIS_BUILD_FLAGS) -c $$(ZYDIS_DIR)/src/$$$$m.c -o $$(@D)/$$$$m.o || exit 1; \
+	    $(2) $(3) $$(ZYDIS_BUILD_FLAGS) -c $$(ZYDIS_DIR)/src/$$$$m.c -o $$(@D)/$$$$m.o || exit 1; \
 	done
 	$$(Q)$$(AR) rcsD $$@ $$(addprefix $$(@D)/,$$(addsuffix .o,$$(ZYDIS_MODULES)))
 endef
 
-$(eval $(call zydis_library,$(ZYDIS_LIB),$$(KERNEL_MODEL) -Os -g -ffunction-sections -fdata-sections))
-$(eval $(call zydis_library,$(ZYDIS_HOSTLIB),$$(HOST_CFLAGS)))
+$(eval $(call zydis_library,$(ZYDIS_LIB),$$(CC),$$(KERNEL_MODEL) -Os -g -ffunction-sections -fdata-sections))
+$(eval $(call zydis_library,$(ZYDIS_HOSTLIB),$$(HOSTCC),$$(HOST_CFLAGS)))

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Checks that read sources as text: include directions, licences, left-over markers."""
+import os
+import re
+
+from tree import files, kernel_files, verdict
+
+# What each room may include, besides itself. The longest matching prefix counts. Freestanding
+# headers of the compiler are free for all.
+LIB = ("kernel/lib/",)
+LOG = ("kernel/log.h", "kernel/panic.h")
+# Vendor code sees the neutral interface, the structs it is handed (vm.h), and memory for its tables.
+BACKEND_SEES = ("arch/x86_64/", "mm/types.h", "mm/slab.h", "mm/buddy.h", "mm/env.h",
+                "kernel/vm/backend.h", "kernel/vm/vm.h", *LIB, *LOG)
+ALLOWED = {
+    "kernel/lib/": (),
+    "mm/": LIB,
+    "boot/": LIB,
+    "arch/x86_64/": ("mm/", "boot/", *LIB, *LOG),
+    "kernel/sched/": ("arch/x86_64/", "mm/", *LIB, *LOG),
+    "kernel/drivers/": ("arch/x86_64/", "boot/", "mm/", "kernel/sched/", *LIB, *LOG),
+    "kernel/emul/": ("mm/types.h", "kernel/vm/backend.h", "arch/x86_64/regs.h", *LIB, "Zydis/"),
+    "vmx/": BACKEND_SEES,
+    "svm/": BACKEND_SEES,
+    "kernel/devices/": ("arch/x86_64/", "mm/", "kernel/sched/", "kernel/drivers/", "kernel/vm/",
+                        "kernel/emul/", *LIB, *LOG),
+    "kernel/vm/": ("arch/x86_64/", "mm/", "boot/", "kernel/sched/", "kernel/devices/",
+                   "kernel/emul/", "kernel/drivers/", *LIB, *LOG),
+    "kernel/shell/": ("arch/x86_64/", "mm/", "boot/", "kernel/"),
+    # main, log, panic: the boot sequence and what it prints with.
+    "kernel/": ("arch/x86_64/", "mm/", "boot/", "kernel/"),
+}
+FREESTANDING = {"stdint.h", "stddef.h", "stdbool.h", "stdarg.h", "limits.h", "stdalign.h",
+                "stdnoreturn.h", "cpuid.h", "xxhash.h"}
+# On the host the C library stands in for ours.
+HOST_ONLY = {"kernel/lib/string.h": {"string.h"}, "kernel/lib/printf.h": {"stdio.h"}}
+# mm's surroundings are implemented where they meet: a wait inside mm gives the processor away.
+EXCEPTIONS = {("arch/x86_64/mm_env.c", "kernel/sched/sched.h")}
+# Implementations of an interface that another room declares.
+OWN_HEADER = {"arch/x86_64/mm_env.c": "mm/env.h"}
+VENDOR_SELECTOR = "kernel/vm/backend.c"
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*["<]([^">]+)[">]', re.M)
+
+
+def room_of(name):
+    rooms = [room for room in ALLOWED if name.startswith(room)]
+    return max(rooms, key=len) if rooms else None
+
+
+def include_problem(name, target):
+    room = room_of(name)
+    if (name, target) in EXCEPTIONS:
+        return None
+    if target in FREESTANDING or target in HOST_ONLY.get(name, ()):
+        return None
+    if room is None:
+        return None
+    if target.startswith(("vmx/", "svm/")):
+        return None if name == VENDOR_SELECTOR or target.startswith(room) else "names a vendor"
+    own = room_of(target) == room
+    if own or target.startswith(ALLOWED[room]):
+        return None
+    return "wrong direction"
+
+
+def layers():
+    problems = []
+    for name in kernel_files(".c", ".h"):
+        text = open(name, encoding="utf-8").read()
+        for target in INCLUDE.findall(text):
+            problem = include_problem(name, target)
+            if problem:
+                problems.append(f"{name} includes {target}: {problem}")
+    yield verdict("include directions", problems)
+
+
+def spdx():
+    problems = []
+    for name in files(".c", ".h", ".asm", ".py", ".sh", ".mk", ".ld", "Makefile", ".cfg"):
+        with open(name, encoding="utf-8") as f:
+            head = f.readline() + f.readline()
+        if "SPDX-License-Identifier: BSD-2-Clause" not in head:
+            problems.append(f"{name}: no SPDX line at the top")
+    yield verdict("licence lines", problems)
+
+
+def markers():
+    pattern = re.compile(r"\b(TODO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
+    problems = []
+    for name in files(".c", ".h", ".asm", ".py", ".sh", ".mk", ".ld", "Makefile"):
+        if name == "tests/check/checks_text.py":
+            continue
+        for number, line in enumerate(open(name, encoding="utf-8"), 1):
+            if pattern.search(line):
+                problems.append(f"{name}:{number}: {line.strip()}")
+    yield verdict("no left-over markers", problems)
+
+
+def pragma_once():
+    problems = []
+    for name in kernel_files(".h"):
+        if "#pragma once" not in open(name, encoding="utf-8").read():
+            problems.append(f"{name}: no #pragma once")
+    for name in kernel_files(".c"):
+        own = name[:-2] + ".h"
+        first = INCLUDE.search(open(name, encoding="utf-8").read())
+        expected = OWN_HEADER.get(name, own)
+        if os.path.exists(expected) and (first is None or first.group(1) != expected):
+            problems.append(f"{name}: its own header is not its first include")
+    yield verdict("headers once, own header first", problems)
