@@ -72,9 +72,9 @@ void trap_set(uint8_t vector, trap_fn fn)
     set_gate(vector, (uint64_t)entry_trap_stubs + (uint64_t)vector * STUB_BYTES);
 }
 
-void trap_set_raw(uint8_t vector, void (*entry)(void))
+void trap_set_raw(uint8_t vector, uint64_t entry)
 {
-    set_gate(vector, (uint64_t)entry);
+    set_gate(vector, entry);
 }
 
 void trap_dispatch(struct trap_frame *frame)

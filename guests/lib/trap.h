@@ -31,8 +31,8 @@ void trap_load(void);
 /* Sets the handler of a vector; NULL restores the default. */
 void trap_set(uint8_t vector, trap_fn fn);
 
-/* Puts an interrupt function with its own IRET straight into the IDT, without the common path. */
-void trap_set_raw(uint8_t vector, void (*entry)(void));
+/* Puts the address of code with its own IRET straight into the IDT, without the common path. */
+void trap_set_raw(uint8_t vector, uint64_t entry);
 
 /* Set by TRAP_GUARDED; read by the dispatcher. */
 extern volatile uint64_t trap_fixup_rip, trap_fixup_rsp;
