@@ -14,6 +14,8 @@ static inline uint64_t rdtsc(void)
     return ((uint64_t)hi << 32) | lo;
 }
 
+/* Boot processor, after hostmap_init and acpi_init. HV_ENOTSUP: the machine has nothing to calibrate
+ * the TSC with. */
 enum hv_err clock_init(void) __must_check;
 uint64_t clock_tsc_hz(void);
 const char *clock_source(void);           /* what calibrated it, for the start screen */

@@ -6,8 +6,11 @@
 
 #include "kernel/lib/err.h"
 
-enum hv_err lapic_init(void) __must_check; /* boot processor: choose mode, map */
-void lapic_enable(void);                   /* each processor */
+/* Boot processor, after hostmap_init and acpi_init: choose the mode, map the registers. HV_ENOTSUP:
+ * no local APIC. HV_ENOMEM. */
+enum hv_err lapic_init(void) __must_check;
+/* Each processor: mode as chosen, everything masked but NMI and errors. */
+void lapic_enable(void);
 uint32_t lapic_id(void);
 bool lapic_is_x2apic(void);
 void lapic_eoi(void);
@@ -16,7 +19,11 @@ void lapic_nmi(uint32_t apic_id);
 void lapic_init_ipi(uint32_t apic_id);
 void lapic_startup_ipi(uint32_t apic_id, unsigned page);
 
-/* Arm this processor's one-shot timer to raise VEC_TIMER at TSC value `tsc` (past: at once). */
+/* Measure the timer against the TSC. Boot processor, after clock_init and lapic_enable. */
+void lapic_timer_calibrate(void);
+/* Arm this processor's one-shot timer to raise VEC_TIMER at TSC value `tsc` (past: at once). Never
+ * late but for rounding; it may fire early (long waits exceed its counter), so whoever takes the
+ * interrupt looks at the TSC and arms again. Interrupts off. */
 void lapic_timer_arm(uint64_t tsc);
 void lapic_timer_stop(void);
 /* Local APIC timer input frequency, Hz, as calibrated. */

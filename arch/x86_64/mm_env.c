@@ -125,10 +125,3 @@ void env_copy_page(void *dst, const void *src)
 
     __asm__ volatile("rep movsq" : "+D"(dst), "+S"(src), "+c"(count)::"memory");
 }
-
-#ifdef BALLAST_DEBUG
-uint32_t *lockrank_held(void)
-{
-    return &this_cpu()->lock_ranks;
-}
-#endif

@@ -16,17 +16,17 @@ struct thread;
 struct vcpu;
 
 struct cpu {
-    unsigned id;              /* 0 .. nr_cpus()-1, dense; 0 is the boot processor */
+    unsigned id; /* 0 .. nr_cpus()-1, dense; 0 is the boot processor */
     uint32_t apic_id;
     uint32_t acpi_uid;
-    bool online;              /* written once by the processor itself (release) */
-    uint64_t ist_stack[3];    /* tops of the NMI, double-fault and machine-check stacks */
+    bool online;           /* written once by the processor itself (release) */
+    uint64_t ist_stack[3]; /* tops of the NMI, double-fault and machine-check stacks */
 
     /* sched */
-    struct thread *current;   /* owned by this processor */
+    struct thread *current; /* owned by this processor */
     struct thread *idle;
-    bool need_resched;        /* set by interrupts here and by other processors (atomic) */
-    unsigned irq_depth;       /* > 0 inside an interrupt handler */
+    bool need_resched;  /* set by interrupts here and by other processors (atomic) */
+    unsigned irq_depth; /* > 0 inside an interrupt handler */
 
     /* vm */
     struct vcpu *loaded_vcpu; /* whose hardware state is on this processor, or NULL */
@@ -34,8 +34,8 @@ struct cpu {
     uint64_t tag_generation;  /* kernel/vm/tag.c; this processor only */
     uint32_t tag_next;
 
-    uint32_t lock_ranks;      /* kernel/lib/lockrank.c (debug builds) */
-    void *tables;             /* GDT, TSS, IDTs: arch/x86_64/desc.c */
+    uint32_t lock_ranks; /* kernel/lib/lockrank.c (debug builds) */
+    void *tables;        /* GDT, TSS, IDTs: arch/x86_64/desc.c */
     uint64_t nr_irqs, nr_nmis, nr_kicks;
 };
 
@@ -56,5 +56,7 @@ static inline void stack_set_anchor(uint64_t sp_inside, struct cpu *cpu)
 /* Lowest usable byte of a stack is above its anchor; 16-byte aligned. */
 #define STACK_ANCHOR_BYTES 16
 
-unsigned nr_cpus(void);              /* processors online; constant after smp_start */
-struct cpu *cpu_by_id(unsigned id);  /* id < nr_cpus() */
+/* Count `cpu`, whose number is nr_cpus(), as online. Boot processor. */
+void percpu_add(struct cpu *cpu);
+unsigned nr_cpus(void);             /* processors online; constant after smp_start */
+struct cpu *cpu_by_id(unsigned id); /* id < nr_cpus(); 0 from the very start */

@@ -6,8 +6,13 @@
 
 #include "kernel/lib/err.h"
 
+struct boot_info;
+
+/* Choose the page below 1 MiB where processors start. Boot processor, before that memory is given
+ * to anybody; it stays ours. */
+void smp_reserve_page(const struct boot_info *info);
 /* Start every enabled processor of the MADT (at most MAX_CPUS; `maxcpus=` limits). A processor that
- * does not answer is reported and left out. */
+ * does not answer is reported and left out. Boot processor, after sched_init and lapic_enable. */
 void smp_start(unsigned max);
 /* Run fn(arg) on every other online processor, in interrupt context there, and wait until all have
  * finished. Not with interrupts off, not holding a lock that fn or an irq handler takes. */

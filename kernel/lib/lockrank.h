@@ -8,27 +8,27 @@
 #include "kernel/lib/types.h"
 
 enum lock_rank {
-    RANK_NONE = 0,   /* not checked (only for the panic path) */
-    RANK_CONFIG,     /* configuration, start-up */
-    RANK_VM_LIST,    /* list of VMs */
-    RANK_VM,         /* one VM's life cycle */
-    RANK_DEVICE,     /* a virtual device's state */
-    RANK_IRQCHIP,    /* virtual interrupt controllers (below devices: devices raise lines) */
-    RANK_P2M,        /* one VM's p2m */
-    RANK_VIEW,       /* one view's tables */
-    RANK_SHARE,      /* content index */
-    RANK_HOSTMAP,    /* hypervisor address space (allocates its tables) */
-    RANK_FRAME,      /* frame table records */
-    RANK_FLUSH,      /* flush bookkeeping */
-    RANK_ALLOC,      /* frame allocator */
-    RANK_SLAB,       /* small objects */
-    RANK_CALL,       /* cross-processor calls */
-    RANK_WAITQ,      /* wait queues */
-    RANK_TIMER,      /* per-CPU timer queues */
-    RANK_RUNQ,       /* per-CPU run queues */
-    RANK_IRQ,        /* host interrupt routing */
-    RANK_CONSOLE,    /* host console back-ends */
-    RANK_LOG,        /* the log ring; innermost: everybody logs */
+    RANK_NONE = 0, /* not checked (only for the panic path) */
+    RANK_CONFIG,   /* configuration, start-up */
+    RANK_VM_LIST,  /* list of VMs */
+    RANK_VM,       /* one VM's life cycle */
+    RANK_DEVICE,   /* a virtual device's state */
+    RANK_IRQCHIP,  /* virtual interrupt controllers (below devices: devices raise lines) */
+    RANK_P2M,      /* one VM's p2m */
+    RANK_VIEW,     /* one view's tables */
+    RANK_SHARE,    /* content index */
+    RANK_HOSTMAP,  /* hypervisor address space (allocates its tables) */
+    RANK_FRAME,    /* frame table records */
+    RANK_FLUSH,    /* flush bookkeeping */
+    RANK_ALLOC,    /* frame allocator */
+    RANK_SLAB,     /* small objects */
+    RANK_CALL,     /* cross-processor calls */
+    RANK_WAITQ,    /* wait queues */
+    RANK_TIMER,    /* per-CPU timer queues */
+    RANK_RUNQ,     /* per-CPU run queues */
+    RANK_IRQ,      /* host interrupt routing */
+    RANK_CONSOLE,  /* host console back-ends */
+    RANK_LOG,      /* the log ring; innermost: everybody logs */
     NR_RANKS
 };
 

@@ -19,14 +19,14 @@ void waitq_finish(struct waitq *q);  /* take it out again */
 void waitq_wake_all(struct waitq *q);
 void waitq_wake_one(struct waitq *q);
 
-#define waitq_wait(q, cond)                                                                        \
-    do {                                                                                           \
-        for (;;) {                                                                                 \
-            waitq_prepare(q);                                                                      \
-            if (cond) {                                                                            \
-                break;                                                                             \
-            }                                                                                      \
-            thread_block();                                                                        \
-        }                                                                                          \
-        waitq_finish(q);                                                                           \
+#define waitq_wait(q, cond)   \
+    do {                      \
+        for (;;) {            \
+            waitq_prepare(q); \
+            if (cond) {       \
+                break;        \
+            }                 \
+            thread_block();   \
+        }                     \
+        waitq_finish(q);      \
     } while (0)
