@@ -187,22 +187,6 @@ void hostmap_load(void)
     flush_tlb(NULL);
 }
 
-enum hv_err hostmap_identity(hpa_t page, bool on)
-{
-    const struct pt_attr attr = {.perm = PT_R | PT_X, .type = PT_WB, .global = false};
-    enum hv_err err = HV_OK;
-
-    spin_lock(&lock);
-    if (on) {
-        err = pt_map(&tables, page.a, page, PAGE_SIZE, attr, NULL);
-    } else {
-        pt_unmap(&tables, page.a, PAGE_SIZE, NULL);
-    }
-    spin_unlock(&lock);
-    flush_tlb(NULL);
-    return err;
-}
-
 /* ---- Devices ---- */
 
 void *hostmap_device(hpa_t pa, uint64_t size, bool write_combining)

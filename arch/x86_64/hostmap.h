@@ -37,9 +37,6 @@ enum hv_err hostmap_init(const struct boot_info *info) __must_check;
 void hostmap_load(void);
 /* Machine address of the final tables' root, below 4 GiB: what CR3 holds. */
 uint64_t hostmap_cr3(void);
-/* Map (unmap) one page below 1 MiB at its own address, executable, not writable: the trampoline's,
- * while processors start. */
-enum hv_err hostmap_identity(hpa_t page, bool on) __must_check;
 
 /* True if the physmap covers all of the range: RAM, ACPI tables, the first MiB. */
 bool hostmap_is_ram(hpa_t pa, uint64_t size);

@@ -119,7 +119,6 @@ static void ap_main(struct cpu *cpu)
 {
     hostmap_load();
     cpu_init();
-    fpu_init_cpu();
     desc_load(cpu);
     lapic_enable();
     cpu->apic_id = lapic_id(); /* another's mailbox may have been taken by a latecomer */

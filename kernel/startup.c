@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Configuration at start. The parsed configuration lives only while this runs: each VM keeps a copy
+ * of its own section.
+ */
+#include "kernel/startup.h"
+
+#include "arch/x86_64/hostmap.h"
+#include "boot/bootinfo.h"
+#include "kernel/lib/parse.h"
+#include "kernel/log.h"
+#include "kernel/main.h"
+#include "kernel/vm/config.h"
+#include "kernel/vm/vm.h"
+#include "mm/buddy.h"
+#include "mm/slab.h"
+
+#define CONFIG_FILE "ballast.conf"
+
+static bool module_exists(const char *name)
+{
+    return bootinfo_module(main_boot_info(), name) != NULL;
+}
+
+static void report(void *arg, const char *message)
+{
+    (void)arg;
+    log_error("%s", message);
+}
+
+static void start_vm(const struct vm_config *cfg)
+{
+    struct vm *vm;
+
+    if (cfg->bad) {
+        log_error("vm %s: not started: its section has errors", cfg->name);
+        return;
+    }
+    enum hv_err err = vm_create(cfg, &vm);
+
+    if (err != HV_OK) {
+        log_error("vm %s: cannot be created: %s", cfg->name, hv_strerror(err));
+        return;
+    }
+    if (cfg->autostart) {
+        err = vm_start(vm);
+        if (err != HV_OK) {
+            log_error("vm %s: not started: %s", cfg->name, hv_strerror(err));
+        }
+    }
+}
+
+/* The command line's loglevel= wins: it was applied first and says so. */
+static void apply_host_options(const struct boot_info *info, const struct host_config *host)
+{
+    char word[16];
+
+    if (!parse_option(info->cmdline, "loglevel", word, sizeof(word))) {
+        log_set_level((enum log_level)host->log_level);
+    }
+}
+
+void startup_vms(const struct boot_info *info)
+{
+    const struct boot_module *file = bootinfo_module(info, CONFIG_FILE);
+
+    if (file == NULL) {
+        log_warn("no module " CONFIG_FILE ": no VMs; the shell comes up");
+        return;
+    }
+    struct config *config = kmalloc(sizeof(*config), OWNER_HOST);
+
+    if (config == NULL) {
+        log_error(CONFIG_FILE ": no memory to read it");
+        return;
+    }
+    if (config_parse(CONFIG_FILE, phys_ptr(HPA(file->base)), file->size, module_exists, report,
+                     NULL, config) != HV_OK) {
+        log_error(CONFIG_FILE " has errors; VMs without any start all the same");
+    }
+    apply_host_options(info, &config->host);
+    for (unsigned i = 0; i < config->nr_vms; i++) {
+        start_vm(&config->vms[i]);
+    }
+    kfree(config);
+}
