@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Commands about VMs.
+ */
+#include "kernel/shell/commands.h"
+
+#include "arch/x86_64/clock.h"
+#include "kernel/drivers/console.h"
+#include "kernel/lib/printf.h"
+#include "kernel/lib/string.h"
+#include "kernel/shell/format.h"
+#include "kernel/vm/backend.h"
+#include "kernel/vm/guestconsole.h"
+#include "kernel/vm/vm.h"
+#include "mm/p2m.h"
+
+struct totals {
+    uint64_t exits, ticks, run_ns;
+};
+
+static void count_totals(const struct vm *vm, struct totals *t)
+{
+    *t = (struct totals){0};
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        const struct vcpu *v = vm->vcpus[i];
+
+        for (unsigned k = 0; v && k < NR_EXIT_KINDS; k++) {
+            t->exits += v->exits[k].count;
+            t->ticks += v->exits[k].ticks;
+        }
+        if (v && v->thread) {
+            t->run_ns += v->thread->run_ns;
+        }
+    }
+}
+
+/* --- vms --- */
+
+static bool print_line(struct vm *vm, void *arg)
+{
+    char memory[FORMAT_MAX], granted[FORMAT_MAX], time[FORMAT_MAX], reason[200] = "";
+    struct p2m_counters p = {0};
+    struct totals t;
+
+    if (vm->p2m) {
+        p2m_counters(vm->p2m, &p);
+    }
+    count_totals(vm, &t);
+    if (vm->stop_reason != STOP_NONE) {
+        vm_describe_stop(vm, reason, sizeof(reason));
+    }
+    /* What stands before the reason takes 64 columns. */
+    shell_print("%-15s %-8s %4u %6s %7s %10s %8llu %.*s\n", vm->config.name,
+                vm_state_name(vm->state), vm->nr_vcpus, format_size(memory, p.ram * PAGE_SIZE),
+                format_size(granted, p.granted * PAGE_SIZE), format_seconds(time, t.run_ns),
+                (unsigned long long)t.exits, (int)MIN(console_columns() - 65u, 150u), reason);
+    (*(unsigned *)arg)++;
+    return true;
+}
+
+static void print_unbuilt(void)
+{
+    const struct config *cfg = shell_config();
+
+    for (unsigned i = 0; i < cfg->nr_vms; i++) {
+        struct vm *vm = vm_find(cfg->vms[i].name);
+
+        if (vm) {
+            vm_put(vm);
+            continue;
+        }
+        shell_print("%-15s %-8s\n", cfg->vms[i].name,
+                    cfg->vms[i].bad ? "(wrong in ballast.conf)" : "(not started)");
+    }
+}
+
+void cmd_vms(unsigned nr, char **args)
+{
+    unsigned count = 0;
+
+    (void)nr;
+    (void)args;
+    shell_print("%-15s %-8s %4s %6s %7s %10s %8s %s\n", "NAME", "STATE", "CPUS", "MEMORY",
+                "GRANTED", "CPU TIME", "EXITS", "ENDED BY");
+    vm_for_each(print_line, &count);
+    print_unbuilt();
+    shell_print("%u VM%s\n", count, count == 1 ? "" : "s");
+}
+
+/* --- vm NAME --- */
+
+static void print_memory(const struct vm *vm)
+{
+    char ram[FORMAT_MAX], granted[FORMAT_MAX];
+    struct p2m_counters p;
+
+    p2m_counters(vm->p2m, &p);
+    shell_print("  memory %s, granted %s; first touches: %llu of 4K, %llu of 2M, %llu of 1G\n",
+                format_size(ram, p.ram * PAGE_SIZE), format_size(granted, p.granted * PAGE_SIZE),
+                (unsigned long long)p.faults_4k, (unsigned long long)p.faults_2m,
+                (unsigned long long)p.faults_1g);
+    shell_print("  overhead %llu KiB\n",
+                (unsigned long long)(vm_overhead_bytes((struct vm *)(uintptr_t)vm) / KIB(1)));
+}
+
+static void print_registers(struct vcpu *v)
+{
+    const uint64_t *r = v->gpr;
+
+    shell_print("    rip %016llx rsp %016llx rflags %08llx\n", (unsigned long long)v->rip,
+                (unsigned long long)hv->get_reg(v, REG_RSP),
+                (unsigned long long)hv->get_reg(v, REG_RFLAGS));
+    shell_print("    rax %016llx rbx %016llx rcx %016llx\n", (unsigned long long)r[GPR_RAX],
+                (unsigned long long)r[GPR_RBX], (unsigned long long)r[GPR_RCX]);
+    shell_print("    rdx %016llx rsi %016llx rdi %016llx\n", (unsigned long long)r[GPR_RDX],
+                (unsigned long long)r[GPR_RSI], (unsigned long long)r[GPR_RDI]);
+    shell_print(
+        "    cr0 %08llx cr2 %016llx cr3 %012llx cr4 %08llx efer %04llx\n",
+        (unsigned long long)hv->get_reg(v, REG_CR0), (unsigned long long)hv->get_reg(v, REG_CR2),
+        (unsigned long long)hv->get_reg(v, REG_CR3), (unsigned long long)hv->get_reg(v, REG_CR4),
+        (unsigned long long)hv->get_reg(v, REG_EFER));
+}
+
+/* Registers belong to the vCPU's thread while it runs: then only where it last left the guest. */
+static void print_vcpu(const struct vm *vm, struct vcpu *v)
+{
+    char time[FORMAT_MAX];
+    bool runs = vm->state == VM_RUNNING;
+
+    shell_print("  vcpu %u: %s, %s used, %llu entries, rip %llx\n", v->id,
+                v->wait_sipi ? "not started"
+                : v->halted  ? "halted"
+                : runs       ? "running"
+                             : "stopped",
+                format_seconds(time, v->thread ? v->thread->run_ns : 0),
+                (unsigned long long)v->entries, (unsigned long long)v->rip);
+    if (!runs && v->vendor) {
+        print_registers(v);
+    }
+}
+
+static void print_exits(const struct vm *vm)
+{
+    shell_print("  %-18s %12s %14s\n", "EXITS", "COUNT", "MEAN TICKS");
+    for (unsigned k = 0; k < NR_EXIT_KINDS; k++) {
+        uint64_t count = 0;
+        uint64_t ticks = 0;
+
+        for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+            if (vm->vcpus[i]) {
+                count += vm->vcpus[i]->exits[k].count;
+                ticks += vm->vcpus[i]->exits[k].ticks;
+            }
+        }
+        if (count > 0) {
+            shell_print("  %-18s %12llu %14llu\n", exit_kind_name((enum exit_kind)k),
+                        (unsigned long long)count, (unsigned long long)(ticks / count));
+        }
+    }
+}
+
+static void show(struct vm *vm)
+{
+    char reason[200];
+
+    shell_print("%s: %s, kernel %s%s%s\n", vm->config.name, vm_state_name(vm->state),
+                vm->config.kernel, vm->config.initrd[0] ? ", initrd " : "", vm->config.initrd);
+    if (vm->stop_reason != STOP_NONE) {
+        vm_describe_stop(vm, reason, sizeof(reason));
+        shell_print("  ended: %s\n", reason);
+    }
+    if (vm->p2m) {
+        print_memory(vm);
+    }
+    if (vm->console) {
+        shell_print("  console: %llu bytes written\n",
+                    (unsigned long long)guestconsole_written(vm->console));
+    }
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        if (vm->vcpus[i]) {
+            print_vcpu(vm, vm->vcpus[i]);
+        }
+    }
+    print_exits(vm);
+}
+
+/* --- vm NAME ACTION --- */
+
+static const struct action {
+    const char *name;
+    enum hv_err (*run)(struct vm *vm);
+    const char *done;
+} actions[] = {
+    {"start", vm_start, "started"},       {"pause", vm_pause, "paused"},
+    {"resume", vm_resume, "resumed"},     {"reset", vm_reset, "reset"},
+    {"destroy", vm_destroy, "destroyed"},
+};
+
+static const struct vm_config *find_config(const char *name)
+{
+    const struct config *cfg = shell_config();
+
+    for (unsigned i = 0; i < cfg->nr_vms; i++) {
+        if (str_equal(cfg->vms[i].name, name)) {
+            return &cfg->vms[i];
+        }
+    }
+    return NULL;
+}
+
+/* Build the VM that ballast.conf describes; NULL after an error was printed. */
+static struct vm *build(const char *name)
+{
+    const struct vm_config *cfg = find_config(name);
+    struct vm *vm;
+
+    if (!cfg) {
+        shell_error("vm", "no VM '%s' here or in ballast.conf; `vms` lists them", name);
+        return NULL;
+    }
+    if (cfg->bad) {
+        shell_error("vm", "%s is wrong in ballast.conf, line %u; `log` says why", name, cfg->line);
+        return NULL;
+    }
+    enum hv_err err = vm_create(cfg, &vm);
+
+    if (err) {
+        shell_error("vm", "%s cannot be built: %s", name, hv_strerror(err));
+        return NULL;
+    }
+    return vm_find(name);
+}
+
+static void act(const char *name, const struct action *a)
+{
+    struct vm *vm = vm_find(name);
+
+    if (!vm && a->run == vm_start) {
+        vm = build(name);
+        if (!vm) {
+            return;
+        }
+    }
+    if (!vm) {
+        shell_error("vm", "no VM '%s'; `vms` lists them", name);
+        return;
+    }
+    const char *state = vm_state_name(vm->state);
+    enum hv_err err = a->run(vm);
+
+    if (err) {
+        shell_error("vm", "%s: cannot %s while %s: %s", name, a->name, state, hv_strerror(err));
+    } else {
+        shell_print("%s %s\n", name, a->done);
+    }
+    vm_put(vm);
+}
+
+void cmd_vm(unsigned nr, char **args)
+{
+    if (nr == 2) {
+        struct vm *vm = vm_find(args[1]);
+
+        if (!vm) {
+            shell_error("vm", "no VM '%s'; `vms` lists them", args[1]);
+            return;
+        }
+        show(vm);
+        vm_put(vm);
+        return;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(actions); i++) {
+        if (str_equal(actions[i].name, args[2])) {
+            act(args[1], &actions[i]);
+            return;
+        }
+    }
+    shell_error("vm", "unknown action '%s'; accepted: start, pause, resume, reset, destroy",
+                args[2]);
+}
+
+void cmd_vm_complete(unsigned index, struct line_completions *c)
+{
+    if (index == 1) {
+        shell_offer_vms(c);
+        return;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(actions); i++) {
+        line_offer(c, actions[i].name);
+    }
+}
