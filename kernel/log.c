@@ -22,6 +22,7 @@
 #include "kernel/sched/sched.h"
 
 #define LINE_MAX (LOGRING_TEXT_MAX + 32)
+#define PREVIOUS_SHOWN 16u
 
 static uint8_t early_buf[LOG_RING_BYTES] __aligned(8);
 static uint8_t previous_buf[LOG_RING_BYTES] __aligned(8); /* written once, by log_persist */
@@ -150,11 +151,39 @@ static bool is_ram(const struct boot_info *info, uint64_t base, uint64_t size)
     return false;
 }
 
-static bool stop_at_first(const struct log_entry *e, void *arg)
+static bool count_entry(const struct log_entry *e, void *arg)
 {
     (void)e;
-    (void)arg;
-    return false;
+    (*(unsigned *)arg)++;
+    return true;
+}
+
+static bool print_previous(const struct log_entry *e, void *arg)
+{
+    unsigned *skip = arg;
+
+    if (*skip > 0) {
+        (*skip)--;
+    } else {
+        console_write("| ", 2);
+        print_entry(e);
+    }
+    return true;
+}
+
+/* The end of the earlier boot's log tells why it ended; straight to the console, not into the new
+ * log. */
+static void show_previous(void)
+{
+    unsigned count = 0;
+
+    (void)log_for_each(true, count_entry, &count);
+    if (count > 0) {
+        unsigned skip = count > PREVIOUS_SHOWN ? count - PREVIOUS_SHOWN : 0;
+
+        log_info("log: the previous boot's log survived; its end (`log previous` shows all):");
+        (void)log_for_each(true, print_previous, &skip);
+    }
 }
 
 void log_persist(const struct boot_info *info)
@@ -166,11 +195,9 @@ void log_persist(const struct boot_info *info)
     void *place = phys_ptr(HPA(LOG_RING_PA));
 
     memcpy(previous_buf, place, sizeof(previous_buf));
-    have_previous = logring_scan(previous_buf, sizeof(previous_buf), stop_at_first, NULL) > 0;
+    have_previous = true;
     logring_move(&ring, place, LOG_RING_BYTES);
-    if (have_previous) {
-        log_info("log: the previous boot's log survived: `log previous` shows it");
-    }
+    show_previous();
 }
 
 void log_start_thread(void)

@@ -60,27 +60,59 @@ static void apply_host_options(const struct boot_info *info, const struct host_c
     }
 }
 
-void startup_vms(const struct boot_info *info)
+/* Parse the module; the result is for kfree. NULL: no module or no memory. */
+static struct config *load_config(const struct boot_info *info, config_report_t on_error)
 {
     const struct boot_module *file = bootinfo_module(info, CONFIG_FILE);
 
     if (file == NULL) {
-        log_warn("no module " CONFIG_FILE ": no VMs; the shell comes up");
-        return;
+        return NULL;
     }
     struct config *config = kmalloc(sizeof(*config), OWNER_HOST);
 
     if (config == NULL) {
         log_error(CONFIG_FILE ": no memory to read it");
+        return NULL;
+    }
+    if (config_parse(CONFIG_FILE, phys_ptr(HPA(file->base)), file->size, module_exists, on_error,
+                     NULL, config) != HV_OK &&
+        on_error == report) {
+        log_error(CONFIG_FILE " has errors; VMs without any start all the same");
+    }
+    return config;
+}
+
+void startup_vms(const struct boot_info *info)
+{
+    if (bootinfo_module(info, CONFIG_FILE) == NULL) {
+        log_warn("no module " CONFIG_FILE ": no VMs; the shell comes up");
         return;
     }
-    if (config_parse(CONFIG_FILE, phys_ptr(HPA(file->base)), file->size, module_exists, report,
-                     NULL, config) != HV_OK) {
-        log_error(CONFIG_FILE " has errors; VMs without any start all the same");
+    struct config *config = load_config(info, report);
+
+    if (config == NULL) {
+        return;
     }
     apply_host_options(info, &config->host);
     for (unsigned i = 0; i < config->nr_vms; i++) {
         start_vm(&config->vms[i]);
     }
+    kfree(config);
+}
+
+static void ignore(void *arg, const char *message)
+{
+    (void)arg;
+    (void)message;
+}
+
+void startup_for_each_vm(bool (*fn)(const struct vm_config *cfg, void *arg), void *arg)
+{
+    struct config *config = load_config(main_boot_info(), ignore);
+
+    if (config == NULL) {
+        return;
+    }
+    for (unsigned i = 0; i < config->nr_vms && fn(&config->vms[i], arg); i++) {}
     kfree(config);
 }

@@ -12,6 +12,7 @@
 #include "kernel/lib/parse.h"
 #include "kernel/lib/string.h"
 #include "kernel/log.h"
+#include "kernel/main.h"
 #include "kernel/sched/sched.h"
 #include "kernel/shell/format.h"
 #include "kernel/vm/backend.h"
@@ -175,7 +176,7 @@ void cmd_threads(unsigned nr, char **args)
 
 void cmd_modules(unsigned nr, char **args)
 {
-    const struct boot_info *info = shell_boot_info();
+    const struct boot_info *info = main_boot_info();
     char size[FORMAT_MAX];
 
     (void)nr;
@@ -190,7 +191,7 @@ void cmd_modules(unsigned nr, char **args)
 
 void cmd_version(unsigned nr, char **args)
 {
-    const struct boot_info *info = shell_boot_info();
+    const struct boot_info *info = main_boot_info();
     char up[FORMAT_MAX];
 
     (void)nr;

@@ -9,6 +9,7 @@
 #include "kernel/lib/printf.h"
 #include "kernel/lib/string.h"
 #include "kernel/shell/format.h"
+#include "kernel/startup.h"
 #include "kernel/vm/backend.h"
 #include "kernel/vm/guestconsole.h"
 #include "kernel/vm/vm.h"
@@ -58,20 +59,19 @@ static bool print_line(struct vm *vm, void *arg)
     return true;
 }
 
-static void print_unbuilt(void)
+/* A VM that ballast.conf describes but nobody built. */
+static bool print_unbuilt(const struct vm_config *cfg, void *arg)
 {
-    const struct config *cfg = shell_config();
+    struct vm *vm = vm_find(cfg->name);
 
-    for (unsigned i = 0; i < cfg->nr_vms; i++) {
-        struct vm *vm = vm_find(cfg->vms[i].name);
-
-        if (vm) {
-            vm_put(vm);
-            continue;
-        }
-        shell_print("%-15s %-8s\n", cfg->vms[i].name,
-                    cfg->vms[i].bad ? "(wrong in ballast.conf)" : "(not started)");
+    (void)arg;
+    if (vm) {
+        vm_put(vm);
+    } else {
+        shell_print("%-15s %s\n", cfg->name,
+                    cfg->bad ? "(wrong in ballast.conf; `log` says why)" : "(not built)");
     }
+    return true;
 }
 
 void cmd_vms(unsigned nr, char **args)
@@ -83,7 +83,7 @@ void cmd_vms(unsigned nr, char **args)
     shell_print("%-15s %-8s %4s %6s %7s %10s %8s %s\n", "NAME", "STATE", "CPUS", "MEMORY",
                 "GRANTED", "CPU TIME", "EXITS", "ENDED BY");
     vm_for_each(print_line, &count);
-    print_unbuilt();
+    startup_for_each_vm(print_unbuilt, NULL);
     shell_print("%u VM%s\n", count, count == 1 ? "" : "s");
 }
 
@@ -196,33 +196,40 @@ static const struct action {
     {"destroy", vm_destroy, "destroyed"},
 };
 
-static const struct vm_config *find_config(const char *name)
-{
-    const struct config *cfg = shell_config();
+struct search {
+    const char *name;
+    struct vm_config config;
+    bool found;
+};
 
-    for (unsigned i = 0; i < cfg->nr_vms; i++) {
-        if (str_equal(cfg->vms[i].name, name)) {
-            return &cfg->vms[i];
-        }
+static bool match_config(const struct vm_config *cfg, void *arg)
+{
+    struct search *s = arg;
+
+    if (str_equal(cfg->name, s->name)) {
+        s->config = *cfg;
+        s->found = true;
     }
-    return NULL;
+    return !s->found;
 }
 
 /* Build the VM that ballast.conf describes; NULL after an error was printed. */
 static struct vm *build(const char *name)
 {
-    const struct vm_config *cfg = find_config(name);
+    struct search s = {.name = name};
     struct vm *vm;
 
-    if (!cfg) {
+    startup_for_each_vm(match_config, &s);
+    if (!s.found) {
         shell_error("vm", "no VM '%s' here or in ballast.conf; `vms` lists them", name);
         return NULL;
     }
-    if (cfg->bad) {
-        shell_error("vm", "%s is wrong in ballast.conf, line %u; `log` says why", name, cfg->line);
+    if (s.config.bad) {
+        shell_error("vm", "%s is wrong in ballast.conf, line %u; `log` says why", name,
+                    s.config.line);
         return NULL;
     }
-    enum hv_err err = vm_create(cfg, &vm);
+    enum hv_err err = vm_create(&s.config, &vm);
 
     if (err) {
         shell_error("vm", "%s cannot be built: %s", name, hv_strerror(err));

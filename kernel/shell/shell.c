@@ -7,7 +7,6 @@
  */
 #include "kernel/shell/shell.h"
 
-#include "boot/bootinfo.h"
 #include "kernel/drivers/console.h"
 #include "kernel/lib/parse.h"
 #include "kernel/lib/printf.h"
@@ -15,6 +14,7 @@
 #include "kernel/log.h"
 #include "kernel/sched/sched.h"
 #include "kernel/shell/commands.h"
+#include "kernel/startup.h"
 #include "kernel/vm/config.h"
 #include "kernel/vm/vm.h"
 
@@ -58,22 +58,10 @@ const struct shell_command shell_commands[] = {
     {.name = NULL},
 };
 
-static const struct config *config;       /* written once */
-static const struct boot_info *boot_info; /* written once */
 static struct spinlock screen_lock = SPINLOCK_INIT(RANK_CONFIG, "shell screen");
 static struct line line; /* screen_lock */
 static bool editing;     /* the prompt is on the screen; screen_lock */
 static bool attached;    /* screen_lock */
-
-const struct config *shell_config(void)
-{
-    return config;
-}
-
-const struct boot_info *shell_boot_info(void)
-{
-    return boot_info;
-}
 
 void shell_print(const char *fmt, ...)
 {
@@ -132,14 +120,18 @@ static bool offer_vm(struct vm *vm, void *arg)
     return true;
 }
 
+static bool offer_configured(const struct vm_config *cfg, void *arg)
+{
+    if (!cfg->bad) {
+        line_offer(arg, cfg->name);
+    }
+    return true;
+}
+
 void shell_offer_vms(struct line_completions *c)
 {
     vm_for_each(offer_vm, c);
-    for (unsigned i = 0; i < config->nr_vms; i++) {
-        if (!config->vms[i].bad) {
-            line_offer(c, config->vms[i].name);
-        }
-    }
+    startup_for_each_vm(offer_configured, c);
 }
 
 void shell_offer_list(struct line_completions *c, const char *const *words, unsigned nr)
@@ -248,17 +240,13 @@ static void shell_main(void *unused)
     }
 }
 
-enum hv_err shell_start(const struct config *cfg, const struct boot_info *info)
+void shell_start(void)
 {
     struct thread *t;
 
-    config = cfg;
-    boot_info = info;
-    enum hv_err err = thread_create("shell", shell_main, NULL, 4 * WEIGHT_NORMAL, 0, &t);
-
-    if (err) {
-        return err;
+    if (thread_create("shell", shell_main, NULL, 4 * WEIGHT_NORMAL, 0, &t)) {
+        log_error("shell: no memory for its thread");
+        return;
     }
     thread_start(t);
-    return HV_OK;
 }

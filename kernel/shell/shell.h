@@ -8,14 +8,9 @@
 #include "kernel/lib/err.h"
 #include "kernel/shell/line.h"
 
-struct boot_info;
-struct config;
-
-/* Start the shell's thread. Both must stay where they are: `cfg` is what VMs are started from, the
- * modules' names are completed. After console_init_input. */
-enum hv_err shell_start(const struct config *cfg, const struct boot_info *info) __must_check;
-const struct config *shell_config(void);
-const struct boot_info *shell_boot_info(void);
+/* Start the shell's thread; without memory for it, say so. After console_init_input and
+ * startup_vms. */
+void shell_start(void);
 
 #define SHELL_ARGS_MAX 8
 
