@@ -51,7 +51,8 @@ enum exit_kind {
     EXIT_NMI_WINDOW,   /* an NMI can be delivered now */
     EXIT_TASK_SWITCH,
     EXIT_SHUTDOWN,     /* triple fault */
-    EXIT_INIT,
+    EXIT_INIT,         /* a host INIT is pending */
+    EXIT_MACHINE_CHECK, /* the host's machine check arrived while the guest ran */
     EXIT_ENTRY_FAILED, /* the processor refused the state; backend->explain has logged why */
     EXIT_UNKNOWN,
     NR_EXIT_KINDS
@@ -97,7 +98,7 @@ struct vm_exit {
         struct exit_cr cr;
         struct exit_exception exc;
     };
-    uint64_t raw[3];  /* vendor words, for logs only */
+    uint64_t raw[3];  /* vendor words, for logs only; not filled for the frequent kinds */
 };
 
 /* x86 encoding order. */
@@ -167,8 +168,13 @@ struct hv_backend {
     bool (*can_take)(struct vcpu *v, enum window kind);
     /* Exit once that event becomes deliverable. */
     void (*window)(struct vcpu *v, enum window kind, bool on);
+    /* Exit (EXIT_CR, CR8) when the guest writes its task priority: something waits for it to fall. */
+    void (*trap_tpr)(struct vcpu *v, bool on);
     /* Drop the interrupt shadow (after an instruction was emulated). */
     void (*clear_shadow)(struct vcpu *v);
+    /* Step v->rip over an emulated instruction of `len` bytes: wraps outside 64-bit mode, drops the
+     * interrupt shadow and RF. True: TF is set, the guest is due a debug exception. */
+    bool (*advance)(struct vcpu *v, unsigned len);
     void (*set_root)(struct vcpu *v, hpa_t root);
     /* Use this tag from the next entry; flush: nothing stale under it may survive that entry.
      * flush_all: the processor's whole guest TLB (tags recycled). */

@@ -17,6 +17,8 @@
 
 #define VM_MAX_VCPUS 16
 
+struct cpuid_table;
+struct fpu_state;
 struct p2m;
 struct view;
 struct vlapic;
@@ -67,6 +69,7 @@ struct vcpu {
     struct event pending_exception; /* to inject at the next entry */
     struct event interrupted;       /* delivery an exit cut short: re-injected first */
     bool nmi_pending;
+    bool irq_window, tpr_trap; /* what the backend was last asked for (kernel/vm/event.c) */
     bool halted;             /* HLT executed, waiting for an event */
     bool wait_sipi;          /* after INIT (application processors) */
     uint8_t sipi_vector;
@@ -75,8 +78,8 @@ struct vcpu {
     struct thread *thread;
     unsigned cpu;            /* processor it is loaded on (valid while in_guest or loaded) */
     bool loaded;
-    void *fpu;               /* extended state area; arch/x86_64/fpu.h */
-    uint64_t xcr0;
+    struct fpu_state *fpu;   /* arch/x86_64/fpu.h; also holds the guest's XCR0 */
+    unsigned memory_retries; /* faults in a row for which there was no frame (kernel/vm/fault.c) */
     uint64_t guest_tsc_offset; /* guest TSC = host TSC + this */
     struct { uint64_t mtrr_def_type, mtrr_fixed[11], misc_enable, tsc_adjust, tsc_aux, spec_ctrl; } msr;
 
@@ -97,10 +100,13 @@ struct vm {
     struct list node;         /* VM list lock */
     struct spinlock lock;     /* RANK_VM: state, stop_*, nr_running */
     enum vm_state state;
-    enum stop_reason stop_reason;
+    enum stop_reason stop_reason; /* claimed once, by compare-and-swap; then stop_code, stop_text */
+    bool stop_described;      /* stop_code and stop_text are there (release) */
+    bool busy;                /* a life-cycle operation is under way; vm->lock */
+    bool used;                /* ran since its memory was built */
     uint32_t stop_code;
     char stop_text[160];
-    unsigned refs;            /* held by vm_find/vm_for_each users; VM lock */
+    unsigned refs;            /* held by vm_find/vm_for_each users; VM list lock */
     struct waitq state_wait;  /* state changes */
     unsigned nr_running;      /* vCPU threads inside the run loop; VM lock */
 
@@ -110,6 +116,7 @@ struct vm {
     struct view *view;
     struct flush_domain *flush;
     void *vendor;             /* the vendor's per-VM data (bitmaps) */
+    struct cpuid_table *cpuid; /* kernel/vm/cpuid.c; constant */
 
     struct bus *bus;          /* ports and MMIO: kernel/devices/bus.h */
     struct vioapic *ioapic;
@@ -122,7 +129,8 @@ struct vm {
 
 /* --- life cycle (thread context, no locks held, may sleep) --- */
 
-/* Build a stopped VM from its configuration; nothing is loaded yet. HV_EEXIST: name taken. */
+/* Build a stopped VM from its configuration; nothing is loaded yet. HV_EEXIST: name taken. *out is
+ * valid until somebody destroys the VM: no reference goes with it. */
 enum hv_err vm_create(const struct vm_config *cfg, struct vm **out) __must_check;
 /* Load its images (kernel/vm/loader.h) and start the vCPU threads. From VM_STOPPED only: registers,
  * devices and memory are put back to reset state first. Errors are logged with file and reason. */
@@ -130,7 +138,9 @@ enum hv_err vm_start(struct vm *vm) __must_check;
 enum hv_err vm_pause(struct vm *vm) __must_check;
 enum hv_err vm_resume(struct vm *vm) __must_check;
 enum hv_err vm_reset(struct vm *vm) __must_check;
-/* Stop, unlink and free everything; audits that no frame of its id remains. */
+/* Stop, unlink and free everything; audits that no frame of its id remains. The caller holds a
+ * reference (vm_find), which is used up, and waits until all others are gone.
+ * HV_EBUSY: another thread is destroying it; HV_EIO: the audit found something left (logged). */
 enum hv_err vm_destroy(struct vm *vm) __must_check;
 
 /* Ask the VM to stop, from one of its own vCPUs or devices (any context, fast path included).
@@ -173,6 +183,10 @@ static inline void vcpu_inject_ud(struct vcpu *v)
  * interrupt shadow. HV_EAGAIN: bytes not reachable on the fast path; retry off it.
  * HV_EFAULT: a fault was injected instead. */
 enum hv_err vcpu_skip(struct vcpu *v, struct vm_exit *exit) __must_check;
+/* The length of that instruction, into exit->insn_len, without stepping over it; same results. */
+enum hv_err vcpu_length(struct vcpu *v, struct vm_exit *exit) __must_check;
+/* Step over `len` bytes; queues the debug exception of a single-stepping guest. */
+void vcpu_advance(struct vcpu *v, unsigned len);
 /* Guest TSC now. */
 uint64_t vcpu_guest_tsc(const struct vcpu *v);
 /* The guest's paging registers, by value. */

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The entry doctor: the manual's conditions for VMRUN ("Canonicalization and Consistency Checks"),
+ * checked in software. Pure but for the reporting callback; callers: svm_explain, host tests.
+ */
+#pragma once
+
+#include "svm/vmcb.h"
+
+struct svm_limits {
+    unsigned phys_bits;
+    uint32_t nr_asids;     /* as CPUID counts them, 0 included */
+    uint64_t cr4_reserved; /* bits that must be zero */
+    uint64_t efer_reserved;
+};
+
+/* Called once per violation. `section` is a title of the manual. */
+typedef void (*svm_doctor_report_t)(void *arg, const char *field, uint64_t value, const char *rule,
+                                    const char *section);
+
+/* Number of violations in `m`. */
+unsigned svm_doctor_check(const struct vmcb *m, const struct svm_limits *limits,
+                          svm_doctor_report_t report, void *arg);

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * EXITCODE and its companions into struct vm_exit. A table names the kind; only kinds with operands
+ * need code. Called by svm_run after every VMRUN.
+ */
+#include "arch/x86_64/regs.h"
+#include "mm/p2m.h"
+#include "svm/svm.h"
+
+#define INSN_MAX 15u
+
+/* clang-format off */
+static const uint8_t kind_of_code[VMEXIT_RDPRU + 1] = { /* EXIT_NONE: not one of ours */
+    [VMEXIT_CR_READ(0) ... VMEXIT_CR_WRITE(15)] = EXIT_CR,
+    [VMEXIT_DR_READ(0) ... VMEXIT_DR_WRITE(15)] = EXIT_DR,
+    [VMEXIT_EXCEPTION(0) ... VMEXIT_EXCEPTION(31)] = EXIT_EXCEPTION,
+    [VMEXIT_INTR]        = EXIT_INTERRUPT,
+    [VMEXIT_NMI]         = EXIT_NMI,
+    [VMEXIT_SMI]         = EXIT_INTERRUPT,
+    [VMEXIT_INIT]        = EXIT_INIT,
+    [VMEXIT_VINTR]       = EXIT_IRQ_WINDOW,
+    [VMEXIT_RDTSC]       = EXIT_RDTSC,
+    [VMEXIT_RDPMC]       = EXIT_RDPMC,
+    [VMEXIT_CPUID]       = EXIT_CPUID,
+    [VMEXIT_IRET]        = EXIT_NMI_WINDOW,
+    [VMEXIT_INVD]        = EXIT_WBINVD,
+    [VMEXIT_PAUSE]       = EXIT_PAUSE,
+    [VMEXIT_HLT]         = EXIT_HLT,
+    [VMEXIT_INVLPG]      = EXIT_INVLPG,
+    [VMEXIT_INVLPGA]     = EXIT_VIRT_INSN,
+    [VMEXIT_IOIO]        = EXIT_PORT,
+    [VMEXIT_MSR]         = EXIT_MSR,
+    [VMEXIT_TASK_SWITCH] = EXIT_TASK_SWITCH,
+    [VMEXIT_SHUTDOWN]    = EXIT_SHUTDOWN,
+    [VMEXIT_VMRUN]       = EXIT_VIRT_INSN,
+    [VMEXIT_VMMCALL]     = EXIT_HYPERCALL,
+    [VMEXIT_VMLOAD]      = EXIT_VIRT_INSN,
+    [VMEXIT_VMSAVE]      = EXIT_VIRT_INSN,
+    [VMEXIT_STGI]        = EXIT_VIRT_INSN,
+    [VMEXIT_CLGI]        = EXIT_VIRT_INSN,
+    [VMEXIT_SKINIT]      = EXIT_VIRT_INSN,
+    [VMEXIT_RDTSCP]      = EXIT_RDTSC,
+    [VMEXIT_WBINVD]      = EXIT_WBINVD,
+    [VMEXIT_MONITOR]     = EXIT_MONITOR,
+    [VMEXIT_MWAIT]       = EXIT_MWAIT,
+    [VMEXIT_MWAIT_ARMED] = EXIT_MWAIT,
+    [VMEXIT_XSETBV]      = EXIT_XSETBV,
+    [VMEXIT_RDPRU]       = EXIT_VIRT_INSN,
+};
+/* clang-format on */
+
+static void translate_port(const struct vmcb *m, struct vm_exit *exit)
+{
+    uint32_t info = (uint32_t)m->ctl.exit_info1;
+
+    exit->port = (struct exit_port){
+        .port = (uint16_t)(info >> IOIO_PORT_SHIFT),
+        .size = (info >> IOIO_SIZE_SHIFT) & 7, /* one-hot bits that are the size itself */
+        .in = (info & IOIO_IN) != 0,
+    };
+    /* The next RIP comes with every port exit, with or without NRIP save. */
+    uint64_t len = m->ctl.exit_info2 - m->save.rip;
+    exit->insn_len = len <= INSN_MAX ? (uint8_t)len : 0;
+    if (unlikely(info & (IOIO_STRING | IOIO_REP))) {
+        exit->port.string = (info & IOIO_STRING) != 0;
+        exit->port.rep = (info & IOIO_REP) != 0;
+        exit->port.addr_size = ((info >> IOIO_ADDR_SHIFT) & 7) * 2;
+        /* The segment is reported with decode assists only. */
+        exit->port.seg = hv_caps.decode_assists ? (info >> IOIO_SEG_SHIFT) & 7 : 0xff;
+    }
+}
+
+static void translate_memory(const struct vmcb *m, struct vm_exit *exit)
+{
+    uint64_t info = m->ctl.exit_info1;
+
+    exit->mem.gpa = GPA(m->ctl.exit_info2);
+    exit->mem.access = (info & NPF_WRITE) ? P2M_WRITE : (info & NPF_FETCH) ? P2M_EXEC : P2M_READ;
+    exit->mem.table_walk = (info & NPF_TABLE_WALK) != 0;
+    exit->insn_len = 0;
+    exit->raw[0] = VMEXIT_NPF;
+    exit->raw[1] = info;
+    exit->raw[2] = m->ctl.exit_info2;
+}
+
+static void translate_cr(const struct vmcb *m, uint32_t code, struct vm_exit *exit)
+{
+    uint64_t info = m->ctl.exit_info1;
+
+    exit->cr = (struct exit_cr){
+        .cr = code & 0xf,
+        .write = code >= VMEXIT_CR_WRITE(0),
+        .decoded = hv_caps.decode_assists && (info & CR_ASSIST_VALID),
+        .gpr = info & CR_ASSIST_GPR,
+    };
+}
+
+static void translate_exception(const struct vmcb *m, uint32_t code, struct vm_exit *exit)
+{
+    uint8_t vector = (uint8_t)(code - VMEXIT_EXCEPTION(0));
+    const uint32_t with_error = BIT(EXC_DF) | BIT(EXC_TS) | BIT(EXC_NP) | BIT(EXC_SS) |
+                                BIT(EXC_GP) | BIT(EXC_PF) | BIT(EXC_AC) | BIT(EXC_CP);
+
+    exit->insn_len = 0;
+    if (vector == EXC_MC) {
+        exit->kind = EXIT_MACHINE_CHECK;
+        return;
+    }
+    exit->exc = (struct exit_exception){
+        .vector = vector,
+        .has_error = (with_error >> vector) & 1,
+        .error = (uint32_t)m->ctl.exit_info1,
+        .cr2 = m->ctl.exit_info2,
+    };
+}
+
+static void translate_rest(const struct vmcb *m, uint32_t code, struct vm_exit *exit)
+{
+    exit->kind = code == VMEXIT_INVALID ? EXIT_ENTRY_FAILED : EXIT_UNKNOWN;
+    exit->insn_len = 0;
+    exit->raw[0] = m->ctl.exit_code;
+    exit->raw[1] = m->ctl.exit_info1;
+    exit->raw[2] = m->ctl.exit_info2;
+}
+
+void svm_exit_translate(struct vcpu *v, const struct vmcb *m, struct vm_exit *exit)
+{
+    uint32_t code = (uint32_t)m->ctl.exit_code;
+
+    if (unlikely(code >= ARRAY_SIZE(kind_of_code))) {
+        exit->kind = EXIT_MEMORY;
+        if (likely(code == VMEXIT_NPF)) {
+            translate_memory(m, exit);
+        } else {
+            translate_rest(m, code, exit);
+        }
+        return;
+    }
+    exit->kind = kind_of_code[code];
+    if (code == VMEXIT_IOIO) {
+        translate_port(m, exit);
+        return;
+    }
+    /* The field is zero where the processor does not save it: the difference is then huge. */
+    uint64_t len = m->ctl.next_rip - v->rip;
+    exit->insn_len = len <= INSN_MAX ? (uint8_t)len : 0;
+    switch (exit->kind) {
+    case EXIT_MSR:
+        exit->msr.index = (uint32_t)v->gpr[GPR_RCX];
+        exit->msr.write = m->ctl.exit_info1 != 0;
+        break;
+    case EXIT_CR:
+        translate_cr(m, code, exit);
+        break;
+    case EXIT_EXCEPTION:
+        translate_exception(m, code, exit);
+        break;
+    case EXIT_NMI_WINDOW:
+        exit->insn_len = 0;
+        svm_event_iret(v);
+        break;
+    case EXIT_NONE:
+        translate_rest(m, code, exit);
+        break;
+    default:
+        break;
+    }
+}
