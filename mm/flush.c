@@ -3,8 +3,8 @@
  * Flush batches: what was removed waits in a chain through the frame records until every processor
  * has dropped its translations. Callers: the views, the page-table engine, the p2m.
  *
- * Debug builds stamp each waiting block with its domain's epoch, and panic when it would be freed
- * before that epoch has passed.
+ * Each waiting block is stamped with its domain's epoch; debug builds and host tests panic when it
+ * would be freed before that epoch has passed.
  */
 #include "mm/flush.h"
 
@@ -48,7 +48,7 @@ void flush_batch_free(struct flush_batch *b, mfn_t mfn, unsigned order)
 /* The block's epoch has passed: no processor can hold a translation to it. */
 static void check_epoch(const struct flush_batch *b, const struct frame *f)
 {
-#ifdef BALLAST_DEBUG
+#if defined(BALLAST_DEBUG) || defined(BALLAST_HOST)
     if (b->domain != NULL &&
         (uint32_t)__atomic_load_n(&b->domain->epoch, __ATOMIC_ACQUIRE) == f->refs) {
         env_panic("flush: frame %#llx freed before its epoch %u passed",

@@ -2,3 +2,16 @@
 # The modules that each host test links (see the Makefile, "Tests").
 test_loader_SRCS := kernel/vm/loader.c kernel/vm/loader_linux.c kernel/vm/loader_multiboot1.c kernel/lib/printf.c kernel/lib/string.c
 test_bootinfo_SRCS := boot/bootinfo.c boot/bootinfo_mb2.c boot/bootinfo_pvh.c
+
+# mm/ with its surroundings on the host.
+MM_ENV_SRCS := tests/host/env.c kernel/lib/rng.c mm/audit.c mm/frame.c mm/buddy.c mm/buddy_audit.c mm/slab.c
+MM_PT_SRCS := tests/host/refmmu.c mm/flush.c mm/pt/pt.c mm/pt/pt_visit.c mm/pt/fmt_x86.c
+MM_P2M_SRCS := mm/p2m.c mm/p2m_touch.c mm/p2m_audit.c
+test_buddy_SRCS := $(MM_ENV_SRCS)
+test_slab_SRCS := $(MM_ENV_SRCS)
+test_flush_SRCS := $(MM_ENV_SRCS) mm/flush.c
+test_pt_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS)
+test_p2m_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS)
+test_nested_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c
+test_runq_SRCS := kernel/sched/runq.c
+test_timerq_SRCS := kernel/sched/timerq.c
