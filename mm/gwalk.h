@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The one walker of guest page tables. Formats are declared as data; tables are read through a
+ * callback, so that the walker knows neither p2m nor locks and runs on the host unmodified. Pure.
+ * Callers: kernel/vm/guestmem.c; the shadow view. Manual: Intel SDM volume 3, "Paging"; AMD APM
+ * volume 2, "Page Translation and Protection".
+ */
+#pragma once
+
+#include "kernel/lib/err.h"
+#include "mm/types.h"
+#include "mm/view.h"
+
+enum gwalk_mode {
+    GWALK_NONE,  /* CR0.PG clear: linear is physical */
+    GWALK_32,    /* two levels, 4 KiB pages only */
+    GWALK_PSE,   /* two levels, with 4 MiB pages (PSE-36 addresses) */
+    GWALK_PAE,   /* three levels of 64-bit entries */
+    GWALK_LONG4, /* four levels */
+    NR_GWALK_MODES
+};
+
+/* Which of the formats the registers select. */
+enum gwalk_mode gwalk_mode(const struct guest_paging *paging);
+
+/* What is asked for. A read is what is asked when neither WRITE nor EXEC is. */
+#define GWALK_WRITE 0x1u
+#define GWALK_EXEC 0x2u
+#define GWALK_USER 0x4u    /* a user-mode access (CPL 3, not implicit supervisor) */
+#define GWALK_AC 0x8u      /* EFLAGS.AC set on an explicit supervisor access: SMAP does not apply */
+#define GWALK_SET_AD 0x10u /* set accessed and dirty bits, as the processor would */
+
+/* The 4 KiB table at gfn, or NULL if it cannot be reached now. Writable with GWALK_SET_AD. */
+typedef void *(*gwalk_peek_t)(void *ctx, gfn_t gfn);
+
+struct gwalk_request {
+    const struct guest_paging *paging;
+    gva_t gva;
+    uint32_t access;    /* GWALK_* */
+    unsigned phys_bits; /* the guest's physical address width: higher bits are reserved */
+    gwalk_peek_t peek;
+    void *ctx;
+};
+
+struct gwalk_result {
+    gpa_t gpa;           /* HV_OK */
+    unsigned page_shift; /* HV_OK: 12, 21, 22, 30 */
+    uint32_t error;      /* HV_EFAULT: #PF error code */
+    gfn_t table;         /* HV_EAGAIN: the table that peek did not have */
+};
+
+/* HV_OK; HV_EFAULT: page fault; HV_EAGAIN: peek returned NULL, or (SET_AD) an entry changed under us. */
+enum hv_err gwalk(const struct gwalk_request *req, struct gwalk_result *out) __must_check;
