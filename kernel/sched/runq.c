@@ -92,12 +92,13 @@ static void bound_credit(struct thread *t, uint64_t vclock, uint64_t credit)
 
 void runq_normalise_woken(struct thread *t, uint64_t vclock)
 {
-    bound_credit(t, vclock, RUNQ_BONUS);
+    bound_credit(t, vclock, weighted(RUNQ_BONUS, t->weight));
 }
 
 void runq_normalise_running(struct thread *t, uint64_t vclock)
 {
-    bound_credit(t, vclock, RUNQ_MAX_LAG);
+    /* Lags that balancing leaves alone must stay. */
+    bound_credit(t, vclock, MAX(weighted(RUNQ_MAX_LAG, t->weight), 2 * RUNQ_LAG));
 }
 
 struct thread *runq_pick(struct runq *q, struct thread *prev, uint64_t lead, uint64_t *vclock)
@@ -139,6 +140,19 @@ bool runq_preempts(const struct runq *q, uint64_t vtime, uint64_t now)
     uint64_t current = runq_current_vtime(q, now);
 
     return current == RUNQ_EMPTY || vtime + RUNQ_GRANULARITY < current;
+}
+
+uint64_t runq_clock(struct runq *const *queues, uint32_t nr, uint32_t self, uint64_t vclock,
+                    uint64_t now)
+{
+    for (uint32_t i = 0; i < nr && i < RUNQ_SCAN; i++) {
+        const struct runq *q = queues[(self + i) % nr];
+        uint64_t least = MIN(runq_current_vtime(q, now), HINT(q->head_vtime));
+        if (least != RUNQ_EMPTY) {
+            vclock = MAX(vclock, least);
+        }
+    }
+    return vclock;
 }
 
 static bool is_set(const uint64_t *bits, uint32_t n)

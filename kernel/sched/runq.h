@@ -22,11 +22,11 @@
 
 #include "kernel/sched/sched.h"
 
-#define RUNQ_NONE UINT32_MAX        /* no such processor */
-#define RUNQ_EMPTY UINT64_MAX       /* virtual time of nobody */
-#define RUNQ_BONUS SLICE_NS         /* head start of a thread that slept, virtual ns */
-#define RUNQ_LAG SLICE_NS           /* unfairness between processors that is left alone */
-#define RUNQ_MAX_LAG 250000000ull   /* largest credit of a runnable thread, virtual ns */
+#define RUNQ_NONE UINT32_MAX      /* no such processor */
+#define RUNQ_EMPTY UINT64_MAX     /* virtual time of nobody */
+#define RUNQ_BONUS SLICE_NS       /* head start of a thread that slept, virtual ns */
+#define RUNQ_LAG SLICE_NS         /* unfairness between processors that is left alone, virtual ns */
+#define RUNQ_MAX_LAG 250000000ull /* largest credit of a runnable thread, ns of run time */
 #define RUNQ_GRANULARITY 1000000ull /* lead that preempts, and the shortest slice, ns */
 #define RUNQ_LATENCY 20000000ull    /* all threads of a queue aim to run once in this time, ns */
 #define RUNQ_SCAN 16u               /* processors looked at by one decision */
@@ -56,6 +56,13 @@ void runq_set_current(struct runq *q, const struct thread *t, uint64_t now);
 
 /* Charge `ns` of run time to t, which is running or has just stopped. */
 void runq_charge(struct thread *t, uint64_t ns);
+
+/*
+ * `vclock` brought up to time `now`: a processor that runs one thread undisturbed for long makes no
+ * decisions that would raise it. Takes no lock.
+ */
+uint64_t runq_clock(struct runq *const *queues, uint32_t nr, uint32_t self, uint64_t vclock,
+                    uint64_t now);
 
 /* t becomes runnable after it slept (or for the first time): bound its credit. */
 void runq_normalise_woken(struct thread *t, uint64_t vclock);

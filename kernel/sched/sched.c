@@ -13,8 +13,9 @@
  * neither.
  *
  * An idle processor sets its bit in `idle_mask`, then looks for work, then halts with interrupts
- * closed up to the HLT; a waker queues the thread, then looks for the bit. One of the two sees the
- * other.
+ * closed up to the HLT; a waker queues the thread, then looks for a bit, clears it and kicks that
+ * processor. One of the two sees the other. Whoever clears a bit kicks, so a bit that is cleared
+ * once too often only wakes a processor in vain.
  */
 #include "kernel/sched/sched.h"
 
@@ -74,22 +75,19 @@ static void set_idle(unsigned cpu, bool idle)
 
     if (idle) {
         __atomic_fetch_or(&idle_mask[cpu / 64], bit, __ATOMIC_SEQ_CST);
-    } else {
+    } else if (__atomic_load_n(&idle_mask[cpu / 64], __ATOMIC_RELAXED) & bit) {
         __atomic_fetch_and(&idle_mask[cpu / 64], ~bit, __ATOMIC_SEQ_CST);
     }
 }
 
-static bool is_idle(unsigned cpu)
-{
-    return (__atomic_load_n(&idle_mask[cpu / 64], __ATOMIC_RELAXED) >> (cpu % 64)) & 1;
-}
-
-/* Somebody waits in sc's queue: if another processor idles, it may come for him. */
+/* Threads wait in sc's queue: if another processor idles, it may come for one. Its bit is cleared
+ * here already, so that the next waker finds the next idle processor. */
 static void wake_an_idle_one(struct sched_cpu *sc)
 {
     uint32_t idle = runq_find_idle(idle_mask, nr_cpus(), sc->cpu->id);
 
-    if (idle != RUNQ_NONE && idle != sc->cpu->id) {
+    if (idle != RUNQ_NONE) {
+        set_idle(idle, false);
         request_resched(scheds[idle]);
     }
 }
@@ -148,33 +146,42 @@ static struct sched_cpu *lock_queue_of(const struct thread *t)
     }
 }
 
-/* t has been queued on sc: see that it gets a processor in due time. No lock held. */
+static void raise_vclock(uint64_t to)
+{
+    uint64_t v = __atomic_load_n(&vclock, __ATOMIC_RELAXED);
+
+    while (v < to && !__atomic_compare_exchange_n(&vclock, &v, to, true, __ATOMIC_RELAXED,
+                                                  __ATOMIC_RELAXED)) {}
+}
+
+/* A thread has been queued on sc: see that it gets a processor in due time. No lock held. */
 static void announce(struct sched_cpu *sc, bool preempt, bool first)
 {
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* queued, then look for idle processors */
-    if (is_idle(sc->cpu->id)) {
-        request_resched(sc);
-        return;
-    }
     if (preempt) {
         request_resched(sc);
+    } else if (first && sc->cpu == this_cpu()) {
+        start_slice(sc);
     } else if (first) {
-        if (sc->cpu == this_cpu()) {
-            start_slice(sc);
-        } else {
-            smp_kick(sc->cpu->id);
-        }
+        smp_kick(sc->cpu->id);
     }
-    wake_an_idle_one(sc);
+    if (__atomic_load_n(&sc->q.current_vtime, __ATOMIC_RELAXED) != RUNQ_EMPTY) {
+        __atomic_thread_fence(__ATOMIC_SEQ_CST); /* queued, then look for idle processors */
+        wake_an_idle_one(sc);
+    }
 }
 
 /* t, RUNNABLE and in no queue, goes into that of a processor of the scheduler's choice. Called with
  * sc, t's present queue, locked; returns with no lock held. */
 static void place(struct sched_cpu *sc, struct thread *t)
 {
+    uint64_t now = clock_now_ns();
     uint32_t target = runq_place(queues, nr_cpus(), idle_mask, sc->cpu->id);
+    uint64_t v = __atomic_load_n(&vclock, __ATOMIC_RELAXED);
 
-    runq_normalise_woken(t, __atomic_load_n(&vclock, __ATOMIC_RELAXED));
+    v = runq_clock(queues, nr_cpus(), target, v, now);
+    raise_vclock(v);
+    set_idle(target, false); /* it will be kicked; the next waker shall find the next one */
+    runq_normalise_woken(t, v);
     if (target != sc->cpu->id) {
         __atomic_store_n(&t->cpu, target, __ATOMIC_RELAXED);
         spin_unlock(&sc->q.lock);
@@ -182,7 +189,7 @@ static void place(struct sched_cpu *sc, struct thread *t)
         spin_lock(&sc->q.lock);
     }
     runq_insert(&sc->q, t);
-    bool preempt = runq_preempts(&sc->q, t->vtime, clock_now_ns());
+    bool preempt = runq_preempts(&sc->q, t->vtime, now);
     bool first = sc->q.nr_waiting == 1;
     spin_unlock(&sc->q.lock);
     announce(sc, preempt, first);
@@ -260,20 +267,16 @@ static void relieve(struct sched_cpu *sc, uint64_t vtime)
     } else {
         t = NULL;
     }
+    bool more = q->nr_waiting != 0;
     spin_unlock(&q->lock);
     if (t) {
         spin_lock(&sc->q.lock);
         runq_insert(&sc->q, t);
         spin_unlock(&sc->q.lock);
+        if (more) {
+            wake_an_idle_one(sc); /* one wakes the next */
+        }
     }
-}
-
-static void raise_vclock(uint64_t to)
-{
-    uint64_t v = __atomic_load_n(&vclock, __ATOMIC_RELAXED);
-
-    while (v < to && !__atomic_compare_exchange_n(&vclock, &v, to, true, __ATOMIC_RELAXED,
-                                                  __ATOMIC_RELAXED)) {}
 }
 
 /*
@@ -502,6 +505,7 @@ void sched_cpu_stats(unsigned cpu, struct sched_cpu_stats *out)
         .idle_ns = __atomic_load_n(&sc->idle_ns, __ATOMIC_RELAXED),
         .busy_ns = __atomic_load_n(&sc->busy_ns, __ATOMIC_RELAXED),
         .switches = __atomic_load_n(&sc->switches, __ATOMIC_RELAXED),
-        .runnable = __atomic_load_n(&sc->q.nr_waiting, __ATOMIC_RELAXED) + !is_idle(cpu),
+        .runnable = __atomic_load_n(&sc->q.nr_waiting, __ATOMIC_RELAXED) +
+                    (__atomic_load_n(&sc->q.current_vtime, __ATOMIC_RELAXED) != RUNQ_EMPTY),
     };
 }
