@@ -15,4 +15,4 @@ test_p2m_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS)
 test_nested_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c
 test_runq_SRCS := kernel/sched/runq.c
 test_timerq_SRCS := kernel/sched/timerq.c
-test_acpi_SRCS := arch/x86_64/acpi_tables.c kernel/lib/rng.c
+test_acpi_SRCS := arch/x86_64/acpi_tables.c kernel/lib/rng.c kernel/lib/string.c
