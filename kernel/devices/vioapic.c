@@ -25,7 +25,7 @@
 
 #define VERSION_VALUE (0x11u | ((VIOAPIC_LINES - 1u) << 16))
 
-#define ENTRY_VECTOR(e) ((unsigned)(e) & 0xffu)
+#define ENTRY_VECTOR(e) ((unsigned)(e)&0xffu)
 #define ENTRY_DELIVERY(e) ((unsigned)((e) >> 8) & 7u)
 #define ENTRY_LOGICAL BIT(11)
 #define ENTRY_REMOTE_IRR BIT(14)

@@ -113,10 +113,10 @@ static inline void apic_recheck(struct vlapic *a)
 }
 
 /* vlapic.c */
-int apic_highest(const uint64_t map[4]);  /* highest set bit of 256, or -1 */
-uint8_t apic_ppr(struct vlapic *a);       /* processor priority */
+int apic_highest(const uint64_t map[4]); /* highest set bit of 256, or -1 */
+uint8_t apic_ppr(struct vlapic *a);      /* processor priority */
 void apic_eoi(struct vlapic *a);
-void apic_error(struct vlapic *a, uint32_t bit); /* any context */
+void apic_error(struct vlapic *a, uint32_t bit);         /* any context */
 void apic_raise_self(struct vlapic *a, unsigned vector); /* owner: no kick needed */
 
 /* vlapic_ipi.c: act on the interrupt command `icr` (x2APIC layout: destination in the upper half). */
@@ -124,9 +124,9 @@ void apic_send(struct vlapic *a, uint64_t icr);
 
 /* vlapic_timer.c; all by the owner thread but apic_timer_init/stop. */
 void apic_timer_init(struct vlapic *a);
-void apic_timer_stop(struct vlapic *a);      /* may wait: not on the fast path */
+void apic_timer_stop(struct vlapic *a); /* may wait: not on the fast path */
 void apic_timer_reset(struct vlapic *a);
-void apic_timer_service(struct vlapic *a);   /* raise what has expired, arm what comes next */
+void apic_timer_service(struct vlapic *a); /* raise what has expired, arm what comes next */
 void apic_timer_set_count(struct vlapic *a, uint32_t count);
 uint32_t apic_timer_count(struct vlapic *a); /* current count */
 void apic_timer_set_divide(struct vlapic *a, uint32_t divide);

@@ -6,7 +6,7 @@
  */
 #include "kernel/devices/vlapic_internal.h"
 
-#define ICR_VECTOR(icr) ((unsigned)(icr) & 0xffu)
+#define ICR_VECTOR(icr) ((unsigned)(icr)&0xffu)
 #define ICR_DELIVERY(icr) ((unsigned)((icr) >> 8) & 7u)
 #define ICR_LOGICAL BIT(11)
 #define ICR_ASSERT BIT(14)

@@ -17,12 +17,12 @@
 #define SVR_RW 0x000003ffu
 
 static const uint32_t lvt_writable[NR_LVTS] = {
-    LVT_RW_COMMON | LVT_RW_TIMER_MODE,                    /* timer */
-    LVT_RW_COMMON | LVT_RW_DELIVERY,                      /* thermal */
-    LVT_RW_COMMON | LVT_RW_DELIVERY,                      /* performance counters */
-    LVT_RW_COMMON | LVT_RW_DELIVERY | LVT_RW_TRIGGER,     /* LINT0 */
-    LVT_RW_COMMON | LVT_RW_DELIVERY | LVT_RW_TRIGGER,     /* LINT1 */
-    LVT_RW_COMMON,                                        /* error */
+    LVT_RW_COMMON | LVT_RW_TIMER_MODE,                /* timer */
+    LVT_RW_COMMON | LVT_RW_DELIVERY,                  /* thermal */
+    LVT_RW_COMMON | LVT_RW_DELIVERY,                  /* performance counters */
+    LVT_RW_COMMON | LVT_RW_DELIVERY | LVT_RW_TRIGGER, /* LINT0 */
+    LVT_RW_COMMON | LVT_RW_DELIVERY | LVT_RW_TRIGGER, /* LINT1 */
+    LVT_RW_COMMON,                                    /* error */
 };
 
 /* 32 bits of a 256-bit register at `reg - first`. */

@@ -12,7 +12,7 @@
 
 #include "arch/x86_64/clock.h"
 
-#define INPUT_SHIFT 3 /* one timer input tick is 8 TSC ticks */
+#define INPUT_SHIFT 3        /* one timer input tick is 8 TSC ticks */
 #define MIN_PERIOD_TSC 20000 /* shortest period served, some microseconds: no timer storms */
 
 uint64_t vlapic_bus_hz(void)

@@ -13,7 +13,12 @@ struct vcpu;
 
 enum emul_mode { EMUL_16, EMUL_32, EMUL_64 };
 
-/* Length of the instruction in bytes[0..len), 0 if it is none or incomplete. Pure but for the cache. */
+/* Allocate the processors' decode caches. Thread context, once all processors are up; later calls do
+ * nothing. Without it decoding works, uncached. */
+enum hv_err emul_init(void) __must_check;
+
+/* Length of the instruction in bytes[0..len), 0 if it is none or incomplete. Pure but for the cache.
+ * Not for the address space of two processors at once: the caller does not sleep inside. */
 unsigned emul_length(const uint8_t *bytes, unsigned len, enum emul_mode mode);
 enum emul_mode emul_mode_of(struct vcpu *v);
 
@@ -21,12 +26,20 @@ enum emul_mode emul_mode_of(struct vcpu *v);
  * Execute the MMIO instruction at RIP that faulted at `gpa` against the VM's bus, and step over it.
  * `fast`: on the guest fast path; HV_EAGAIN means call again off it, nothing has happened yet.
  * HV_EFAULT: a guest exception was queued. HV_ENOTSUP: cannot be emulated (bytes in *text).
+ * Repeated string instructions do a bounded number of iterations and leave RIP where it is until they
+ * are finished.
  */
 enum hv_err emul_mmio(struct vcpu *v, const struct exit_memory *mem, bool fast, char *text,
                       size_t text_len) __must_check;
 /* The string port instruction (INS, OUTS, with REP in bounded slices) at RIP. Same results. */
 enum hv_err emul_string_io(struct vcpu *v, const struct exit_port *port, bool fast, char *text,
                            size_t text_len) __must_check;
-/* Move to or from a control/debug register or CLTS/LMSW: fills gpr, direction and length by decoding. */
+/*
+ * The operands of a control- or debug-register instruction, by decoding. Moves: cr->decoded is true,
+ * cr->cr, cr->write and cr->gpr are filled (for debug registers cr->cr is their number). CLTS and
+ * LMSW: cr->decoded is false, cr->cr 0, cr->write true, and *lmsw_value is the whole value that CR0
+ * is to get. SMSW: cr->decoded and cr->write are false, and the store has been done (off the fast
+ * path only). HV_EAGAIN, HV_EFAULT as above; HV_ENOTSUP: none of these.
+ */
 enum hv_err emul_decode_cr(struct vcpu *v, struct exit_cr *cr, bool fast, uint8_t *insn_len,
                            uint64_t *lmsw_value) __must_check;
