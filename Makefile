@@ -205,7 +205,7 @@ test-all:
 
 check: deps
 	+$(SUBMAKE) kernel
-	+$(Q)BUILD=$(BUILD) MAKE="$(MAKE)" $(PYTHON) tests/check/run.py $(CHECKS)
+	+$(Q)BUILD=$(BUILD) CC=$(CC) MAKE="$(MAKE)" $(PYTHON) tests/check/run.py $(CHECKS)
 
 test-host: deps
 	+$(SUBMAKE) $(HOST_TESTS)

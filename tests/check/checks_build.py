@@ -66,15 +66,16 @@ def headers():
 
 
 def warnings():
-    """A whole build with each compiler that is not the one `make` itself has just used."""
+    """A whole build with each compiler. What `make` itself has just compiled is not done again."""
     for compiler in COMPILERS:
         name = f"no warnings ({compiler})"
         reason = missing(compiler)
         if reason:
             yield ("SKIP", name, reason)
             continue
+        folder = BUILD if compiler == os.environ.get("CC") else f"{BUILD}/check-{compiler}"
         done = subprocess.run([MAKE, "-k", "-s", f"-j{os.cpu_count()}", "--no-print-directory",
-                               f"CC={compiler}", f"BUILD={BUILD}/check-{compiler}",
+                               f"CC={compiler}", f"BUILD={folder}",
                                f"THIRD_PARTY={BUILD}/third_party", "objects"],
                               capture_output=True, text=True)
         yield verdict(name, done.stderr.splitlines() if done.returncode or done.stderr else [])

@@ -9,9 +9,10 @@ from tree import files, kernel_files, verdict
 # headers of the compiler are free for all.
 LIB = ("kernel/lib/",)
 LOG = ("kernel/log.h", "kernel/panic.h")
-# Vendor code sees the neutral interface, the structs it is handed (vm.h), and memory for its tables.
+# Vendor code sees the neutral interface, the structs it is handed (vm.h), the kinds of access and the
+# table formats it reports, and memory for its tables.
 BACKEND_SEES = ("arch/x86_64/", "mm/types.h", "mm/slab.h", "mm/buddy.h", "mm/env.h",
-                "kernel/vm/backend.h", "kernel/vm/vm.h", *LIB, *LOG)
+                "mm/p2m.h", "mm/pt/", "kernel/vm/backend.h", "kernel/vm/vm.h", *LIB, *LOG)
 ALLOWED = {
     "kernel/lib/": (),
     "mm/": LIB,
@@ -34,8 +35,10 @@ FREESTANDING = {"stdint.h", "stddef.h", "stdbool.h", "stdarg.h", "limits.h", "st
                 "stdnoreturn.h", "cpuid.h", "xxhash.h"}
 # On the host the C library stands in for ours.
 HOST_ONLY = {"kernel/lib/string.h": {"string.h"}, "kernel/lib/printf.h": {"stdio.h"}}
-# mm's surroundings are implemented where they meet: a wait inside mm gives the processor away.
-EXCEPTIONS = {("arch/x86_64/mm_env.c", "kernel/sched/sched.h")}
+# Where a lower room hands the processor over: a wait inside mm gives it away, and a started
+# processor ends in the scheduler, which the reschedule interrupt enters as well.
+EXCEPTIONS = {("arch/x86_64/mm_env.c", "kernel/sched/sched.h"),
+              ("arch/x86_64/smp.c", "kernel/sched/sched.h")}
 # Implementations of an interface that another room declares.
 OWN_HEADER = {"arch/x86_64/mm_env.c": "mm/env.h"}
 VENDOR_SELECTOR = "kernel/vm/backend.c"
