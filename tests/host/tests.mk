@@ -16,3 +16,14 @@ test_nested_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c
 test_runq_SRCS := kernel/sched/runq.c
 test_timerq_SRCS := kernel/sched/timerq.c
 test_acpi_SRCS := arch/x86_64/acpi_tables.c kernel/lib/rng.c kernel/lib/string.c
+
+# Console, configuration, library.
+test_string_SRCS :=
+test_printf_SRCS := kernel/lib/string.c
+test_rng_SRCS := kernel/lib/rng.c
+test_parse_SRCS := kernel/lib/parse.c kernel/lib/string.c
+test_config_SRCS := kernel/vm/config.c kernel/lib/parse.c kernel/lib/string.c kernel/lib/printf.c kernel/lib/rng.c
+test_line_SRCS := kernel/shell/line.c kernel/drivers/term.c kernel/lib/string.c kernel/lib/rng.c
+test_logring_SRCS := kernel/logring.c kernel/lib/string.c kernel/lib/rng.c
+test_term_SRCS := kernel/drivers/term.c kernel/drivers/keymap.c kernel/lib/string.c kernel/lib/rng.c
+test_guestconsole_SRCS := kernel/vm/guestconsole.c kernel/lib/string.c

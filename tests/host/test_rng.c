@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * kernel/lib/rng.c: known values, repeatability, uniformity.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "kernel/lib/rng.h"
+
+/* The reference implementations of xoshiro256** with the state 1, 2, 3, 4. */
+static void test_known_values(void **state)
+{
+    static const uint64_t expected[] = {11520,
+                                        0,
+                                        1509978240,
+                                        1215971899390074240,
+                                        1216172134540287360,
+                                        607988272756665600,
+                                        16172922978634559625ull,
+                                        8476171486693032832};
+    struct rng r = {{1, 2, 3, 4}};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(expected); i++) {
+        assert_true(rng_next(&r) == expected[i]);
+    }
+    rng_seed(&r, 0); /* splitmix64 of 0 */
+    assert_true(r.s[0] == 0xe220a8397b1dcdafull);
+    assert_true(r.s[1] == 0x6e789e6aa1b965f4ull);
+}
+
+static void test_repeats(void **state)
+{
+    struct rng a, b, c;
+    unsigned same = 0;
+
+    (void)state;
+    rng_seed(&a, 42);
+    rng_seed(&b, 42);
+    rng_seed(&c, 43);
+    for (unsigned i = 0; i < 1000; i++) {
+        uint64_t v = rng_next(&a);
+
+        assert_true(v == rng_next(&b));
+        same += v == rng_next(&c);
+    }
+    assert_int_equal(same, 0);
+}
+
+static void test_below(void **state)
+{
+    struct rng r;
+    unsigned counts[10] = {0};
+
+    (void)state;
+    rng_seed(&r, 7);
+    for (unsigned i = 0; i < 100000; i++) {
+        uint64_t v = rng_below(&r, 10);
+
+        assert_true(v < 10);
+        counts[v]++;
+    }
+    for (unsigned i = 0; i < 10; i++) {
+        assert_in_range(counts[i], 9500, 10500);
+    }
+    assert_true(rng_below(&r, 1) == 0);
+    for (unsigned i = 0; i < 1000; i++) {
+        assert_true(rng_below(&r, (1ull << 63) + 1) <= 1ull << 63);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_known_values),
+        cmocka_unit_test(test_repeats),
+        cmocka_unit_test(test_below),
+    };
+    return cmocka_run_group_tests_name("rng", tests, NULL, NULL);
+}
