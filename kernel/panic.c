@@ -124,7 +124,7 @@ void panic(const char *fmt, ...)
     va_start(ap, fmt);
     log_reason(fmt, ap);
     va_end(ap);
-    backtrace_log(0, (uint64_t)__builtin_frame_address(0));
+    backtrace_log((uint64_t)__builtin_frame_address(0));
     end();
 }
 
@@ -137,7 +137,7 @@ void panic_trap(const struct trap_frame *frame, const char *fmt, ...)
     log_reason(fmt, ap);
     va_end(ap);
     log_registers(frame);
-    backtrace_log(frame->rip, frame->rbp);
+    backtrace_log_trap(frame->rip, frame->rsp, frame->rbp);
     end();
 }
 

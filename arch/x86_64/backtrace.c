@@ -25,14 +25,10 @@ static void log_address(uint64_t address, uint64_t lookup)
     }
 }
 
-void backtrace_log(uint64_t rip, uint64_t rbp)
+static void log_callers(uint64_t rbp)
 {
     uint64_t stack = rbp & ~(STACK_SIZE - 1);
 
-    log_error("backtrace:");
-    if (rip != 0) {
-        log_address(rip, rip);
-    }
     for (unsigned i = 0; i < MAX_FRAMES; i++) {
         uint64_t next, ret;
 
@@ -49,4 +45,23 @@ void backtrace_log(uint64_t rip, uint64_t rbp)
         }
         rbp = next;
     }
+}
+
+void backtrace_log(uint64_t rbp)
+{
+    log_error("backtrace:");
+    log_callers(rbp);
+}
+
+void backtrace_log_trap(uint64_t rip, uint64_t rsp, uint64_t rbp)
+{
+    uint64_t offset, ret;
+
+    log_error("backtrace:");
+    log_address(rip, rip);
+    if (symbols_lookup(rip, &offset) == NULL && IS_ALIGNED(rsp, 8) && trap_read64(rsp, &ret) &&
+        symbols_lookup(ret, &offset) != NULL) {
+        log_address(ret, ret - 1);
+    }
+    log_callers(rbp);
 }

@@ -7,5 +7,8 @@
 
 #include "kernel/lib/types.h"
 
-/* Log one line per caller, starting from frame pointer `rbp`; `rip` (0: none) is shown first. */
-void backtrace_log(uint64_t rip, uint64_t rbp);
+/* Log one line per caller, starting from frame pointer `rbp`. */
+void backtrace_log(uint64_t rbp);
+/* The same for interrupted code, whose own place is shown first; after a jump into nowhere the
+ * caller is taken from the top of its stack. */
+void backtrace_log_trap(uint64_t rip, uint64_t rsp, uint64_t rbp);

@@ -78,9 +78,10 @@ unsigned firmware_remarks(const struct boot_info *info, void (*fn)(const char *t
         info->secure_boot == BOOT_SECURE_ON
             ? "Secure Boot is on; Ballast is not signed (set-up option: Secure Boot)"
             : NULL,
-        cpu_features.invariant_tsc ? NULL
-                                   : "no invariant TSC: time may drift where the processor changes "
-                                     "its frequency (set-up options: C-states, power saving)",
+        cpu_features.invariant_tsc || cpu_features.hypervisor
+            ? NULL
+            : "no invariant TSC: time may drift where the processor changes "
+              "its frequency (set-up options: C-states, power saving)",
     };
     unsigned n = 0;
 
