@@ -4,7 +4,7 @@
  * first touch, then gets a pattern that depends on its frame number, which later rounds verify and
  * renew. A page that shows up in two places, loses a write or arrives dirty is found.
  * Command line: mb=N (how much, default all), rounds=N (2), order=linear|random, zero=no (memory that
- * firmware has used).
+ * firmware has used), from=high (take the highest region first, to reach beyond 4 GiB with a small mb).
  */
 #include "guests/lib/boot.h"
 #include "guests/lib/console.h"
@@ -29,11 +29,12 @@ static uint64_t mix(uint64_t x)
     return x ^ (x >> 33);
 }
 
-static void collect(uint64_t limit_pages)
+static void collect(uint64_t limit_pages, bool from_high)
 {
-    for (size_t i = 0; i < boot_nr_ram && nr_pages < limit_pages; i++) {
-        uint64_t base = (boot_ram[i].base + PAGE - 1) & ~(PAGE - 1);
-        uint64_t end = (boot_ram[i].base + boot_ram[i].size_bytes) & ~(PAGE - 1);
+    for (size_t n = 0; n < boot_nr_ram && nr_pages < limit_pages; n++) {
+        const struct boot_region *r = &boot_ram[from_high ? boot_nr_ram - 1 - n : n];
+        uint64_t base = (r->base + PAGE - 1) & ~(PAGE - 1);
+        uint64_t end = (r->base + r->size_bytes) & ~(PAGE - 1);
         if (base < boot_loaded_end) {
             base = boot_loaded_end;
         }
@@ -133,7 +134,7 @@ void guest_main(void)
     uint64_t rounds = boot_option_u64("rounds", 2);
     bool random = boot_option_is("order", "random");
     bool check_zero = !boot_option_is("zero", "no");
-    collect(boot_option_u64("mb", 1UL << 40) * MIB / PAGE);
+    collect(boot_option_u64("mb", 1UL << 40) * MIB / PAGE, boot_option_is("from", "high"));
     console_printf("memtouch: %lu MiB in %lu areas, %lu rounds, %s order\n", nr_pages * PAGE / MIB,
                    nr_areas, rounds, random ? "random" : "linear");
     report_check(nr_pages > 0, "memtouch-map", "no RAM above the image");

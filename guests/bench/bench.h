@@ -60,6 +60,10 @@ void bench_smp(void);
         bench_record(name, n);                       \
     } while (0)
 
+/* WRMSR of a small value for interrupt functions, which may not call anything. */
+#define BENCH_WRMSR(msr, value) \
+    __asm__ volatile("wrmsr" : : "c"(msr), "a"(value), "d"(0) : "memory")
+
 static inline void bench_write(uint64_t addr)
 {
     *(volatile uint8_t *)addr = 1;

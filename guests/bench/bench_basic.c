@@ -118,8 +118,8 @@ struct interrupt_frame;
 __attribute__((interrupt)) static void on_ping(struct interrupt_frame *frame)
 {
     (void)frame;
-    wrmsr(MSR_X2APIC_EOI, 0);
-    wrmsr(MSR_X2APIC_ICR, BENCH_VECTOR);
+    BENCH_WRMSR(MSR_X2APIC_EOI, 0);
+    BENCH_WRMSR(MSR_X2APIC_ICR, BENCH_VECTOR);
 }
 
 static void second(uint32_t index)

@@ -49,7 +49,7 @@ __attribute__((interrupt)) static void on_irq(struct interrupt_frame *frame)
 {
     (void)frame;
     bench_irqs++;
-    wrmsr(MSR_X2APIC_EOI, 0);
+    BENCH_WRMSR(MSR_X2APIC_EOI, 0);
 }
 
 void bench_traps_init(void)

@@ -1,0 +1,182 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""bench.py BUILD [guest|linux]: Ballast's instruction counts beside KVM's and Xen's.
+
+Boots Ballast in QEMU (TCG, EPYC with SVM, one processor, one instruction = one tick) with the bench
+guest, then compares a Linux guest's whole boot with the same boot directly on the emulator. Prints a
+table and writes BUILD/bench.csv. Bars are data: bars.csv; peers: peer-figures.csv. Exits with 1
+when a bar does not hold or its row is missing.
+"""
+import csv
+import os
+import re
+import sys
+
+from emulator import Archive, Emulator, Failure, ICOUNT, read
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MACHINE = "svm-npt"
+CPU = "EPYC,+svm"
+PROMPT = "ballast> "
+LINUX_ROW = "linux boot to power-off, ratio to direct boot x1000"
+
+# Guest runs: name, rows= on its command line, keys of its section, and whether a failure is one.
+GUEST_RUNS = [
+    ("bench4k", "basic,4k,pt", {"largepages": "off"}, True),
+    ("bench2m", "2m", {"largepages": "auto"}, True),
+    ("benchsmp", "smp", {"vcpus": "2"}, False),
+]
+
+# Direct boots see the processor as a guest of Ballast does, so that Linux takes the same decisions.
+DIRECT_CPU = "EPYC,-svm"
+LINUX_CMDLINE = "console=ttyS0 quiet name=linux run=poweroff"
+
+
+def section(name, keys):
+    return "[%s]\n" % name + "".join("%s = %s\n" % kv for kv in keys.items())
+
+
+def host_args(build, name, members, extra=()):
+    """Arguments that boot Ballast with the given modules."""
+    archive = Archive()
+    for member, data in members.items():
+        archive.file(member, data)
+    path = os.path.join(build, "tests", "bench", name + ".cpio")
+    archive.write(path)
+    return ["-machine", "q35", "-cpu", CPU, "-smp", "1", "-m", "2G", *ICOUNT, *extra,
+            "-kernel", os.path.join(build, "ballast.elf"), "-initrd", path]
+
+
+def log_path(build, name):
+    return os.path.join(build, "tests", "bench", name + ".log")
+
+
+def parse_rows(text):
+    """The CSV lines of the bench guest, wherever a log prefix left them."""
+    rows = {}
+    for m in re.finditer(r'"([^"\n]+)",(\d+),(\d+),(\d+),(\d+),(\d+)\n', text):
+        rows[m[1]] = int(m[4])
+    return rows
+
+
+def run_guest(build, name, rows, keys):
+    conf = "seed = 1\n" + section(name, {
+        "memory": "512M", "kernel": "bench.elf", "output": "log",
+        "cmdline": '"name=%s rows=%s"' % (name, rows), **keys})
+    members = {"ballast.conf": conf.encode(), "bench.elf": read(build + "/guests/bench.elf")}
+    with Emulator(host_args(build, name, members), 300, log_path(build, name)) as machine:
+        machine.wait("bench: done")
+        return parse_rows(machine.text)
+
+
+def plugin(build, name):
+    """Arguments for the instruction counter, and where it writes."""
+    out = os.path.join(build, "tests", "bench", name + ".count")
+    if os.path.exists(out):
+        os.remove(out)
+    return ["-plugin", "%s/tests/bench/icount_plugin.so,out=%s" % (build, out)], out
+
+
+def linux_direct(build):
+    args, out = plugin(build, "direct")
+    linux = build + "/guests/linux/"
+    argv = ["-machine", "q35", "-cpu", DIRECT_CPU, "-smp", "1", "-m", "256", *ICOUNT, *args,
+            "-kernel", linux + "vmlinuz", "-initrd", linux + "initrd.img",
+            "-append", LINUX_CMDLINE]
+    with Emulator(argv, 300, log_path(build, "direct")) as machine:
+        machine.wait("linux ready")
+        machine.finish()
+    return int(read(out))
+
+
+def linux_nested(build):
+    """Instructions from Ballast's power-on to its power-off, and its shell's account of the exits."""
+    args, out = plugin(build, "nested")
+    conf = "seed = 1\n" + section("linux", {
+        "memory": "256M", "kernel": "vmlinuz", "initrd": "initrd.img",
+        "cmdline": '"%s"' % LINUX_CMDLINE})
+    members = {"ballast.conf": conf.encode()}
+    for name in ("vmlinuz", "initrd.img"):
+        members[name] = read(build + "/guests/linux/" + name)
+    argv = host_args(build, "nested", members, args)
+    with Emulator(argv, 400, log_path(build, "nested")) as machine:
+        machine.wait("vm linux: powered off")
+        start = len(machine.text)
+        machine.send("vm linux\r")
+        machine.wait(r"vm linux\n(.|\n)*" + PROMPT, start)
+        exits = machine.text[start:]
+        machine.send("poweroff\r")
+        machine.finish()
+    return int(read(out)), exits
+
+
+def run_linux(build):
+    direct = linux_direct(build)
+    nested, exits = linux_nested(build)
+    print("Linux boot to power-off: %d instructions directly, %d in a VM (ratio %.4f)" %
+          (direct, nested, nested / direct))
+    print("exits of that boot, by kind (from the shell's `vm linux`):")
+    print(exits)
+    return round(nested * 1000 / direct)
+
+
+def load_csv(name):
+    with open(os.path.join(HERE, name), encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def verdict(ours, bar):
+    if bar is None:
+        return ""
+    return "yes" if ours is not None and ours <= bar else "no"
+
+
+def report(build, ours):
+    """Prints and writes the table; True when every bar holds."""
+    bars = {r["row"]: int(r["bar"]) for r in load_csv("bars.csv")}
+    lines = []
+    for peer in load_csv("peer-figures.csv"):
+        name = peer["row"]
+        bar = bars.get(name)
+        value = ours.get(name)
+        lines.append([name, MACHINE, value, peer["svm_kvm_npt"], peer["svm_xen_hap"], bar,
+                      verdict(value, bar)])
+    with open(os.path.join(build, "bench.csv"), "w", encoding="utf-8", newline="") as f:
+        out = csv.writer(f, lineterminator="\n")
+        out.writerow("row machine ours kvm xen bar holds".split())
+        out.writerows([["" if v is None else v for v in line] for line in lines])
+    print("%-52s %9s %9s %9s %9s  %s" % ("row (instructions, median)", "ours", "KVM", "Xen", "bar",
+                                         "holds"))
+    for name, _, value, kvm, xen, bar, holds in lines:
+        print("%-52s %9s %9s %9s %9s  %s" % (name, "-" if value is None else value, kvm or "-",
+                                             xen or "-", "" if bar is None else bar, holds))
+    print("written: %s/bench.csv" % build)
+    return all(line[6] != "no" for line in lines)
+
+
+def main():
+    build = os.path.abspath(sys.argv[1])
+    what = sys.argv[2] if len(sys.argv) > 2 else "all"
+    os.makedirs(os.path.join(build, "tests", "bench"), exist_ok=True)
+    ours = {}
+    ok = True
+    if what in ("all", "guest"):
+        for name, rows, keys, needed in GUEST_RUNS:
+            try:
+                for row, value in run_guest(build, name, rows, keys).items():
+                    ours.setdefault(row, value)
+            except Failure as failure:
+                print("bench: %s: %s" % (name, failure), file=sys.stderr)
+                ok = ok and not needed
+    if what in ("all", "linux"):
+        try:
+            ours[LINUX_ROW] = run_linux(build)
+        except Failure as failure:
+            print("bench: linux: %s" % failure, file=sys.stderr)
+            ok = False
+    held = report(build, ours)
+    sys.exit(0 if ok and held else 1)
+
+
+if __name__ == "__main__":
+    main()
