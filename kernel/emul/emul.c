@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The emulator's entry points: fetch, decode, execute, step over. See emul.h for the contract. The
+ * exit says what happened; when the bytes do not fit it (another vCPU changed them), the guest simply
+ * runs on at the same RIP.
+ */
+#include "kernel/emul/emul.h"
+
+#include "arch/x86_64/msr.h"
+#include "arch/x86_64/regs.h"
+#include "kernel/emul/exec.h"
+#include "kernel/lib/printf.h"
+#include "kernel/vm/guestmem.h"
+#include "kernel/vm/vm.h"
+#include "mm/p2m.h"
+
+#define CS_LONG BIT(9)
+#define CS_BIG BIT(10)
+
+enum emul_mode emul_mode_of(struct vcpu *v)
+{
+    struct segment cs;
+    uint64_t efer = hv->get_reg(v, REG_EFER);
+
+    hv->get_seg(v, SEG_CS, &cs);
+    if ((efer & EFER_LMA) && (cs.attr & CS_LONG)) {
+        return EMUL_64;
+    }
+    return cs.attr & CS_BIG ? EMUL_32 : EMUL_16;
+}
+
+struct bytes {
+    uint8_t b[INSN_MAX_BYTES];
+    unsigned len;
+};
+
+/* Bytes at RIP, decoded. On the fast path only what the cache has: a full decode is too long there. */
+static enum hv_err fetch_insn(struct vcpu *v, bool fast, struct bytes *bytes, struct insn *in)
+{
+    enum hv_err err = guestmem_fetch(v, fast, bytes->b, &bytes->len);
+    enum emul_mode mode = emul_mode_of(v);
+
+    if (err) {
+        return err;
+    }
+    if (fast) {
+        return decode_cached(bytes->b, bytes->len, mode, in) ? HV_OK : HV_EAGAIN;
+    }
+    return decode_insn(bytes->b, bytes->len, mode, in) ? HV_OK : HV_ENOTSUP;
+}
+
+static void describe(const struct vcpu *v, const struct bytes *bytes, const char *what,
+                     uint64_t where, char *text, size_t len)
+{
+    size_t n = scnprintf(text, len, "%s 0x%llx at rip 0x%llx: bytes", what,
+                         (unsigned long long)where, (unsigned long long)v->rip);
+
+    for (unsigned i = 0; i < bytes->len; i++) {
+        n += scnprintf(text + n, len - n, " %02x", bytes->b[i]);
+    }
+}
+
+/* HV_OK: step over; HV_EBUSY: run the guest where it is. */
+static enum hv_err finish(struct vcpu *v, const struct insn *in, enum hv_err err)
+{
+    if (err == HV_EBUSY) {
+        return HV_OK;
+    }
+    if (err) {
+        return err;
+    }
+    struct vm_exit step = {.insn_len = in->length};
+    return vcpu_skip(v, &step);
+}
+
+enum hv_err emul_mmio(struct vcpu *v, const struct exit_memory *mem, bool fast, char *text,
+                      size_t text_len)
+{
+    struct bytes bytes = {.len = 0};
+    struct insn in;
+    const struct emul e = {.v = v, .in = &in, .fast = fast};
+    enum hv_err err = HV_ENOTSUP;
+
+    if (likely(!(mem->access & P2M_EXEC) && !mem->table_walk)) {
+        err = fetch_insn(v, fast, &bytes, &in);
+        if (likely(!err)) {
+            err = exec_mov(&e, mem->gpa);
+            if (unlikely(err == HV_ENOTSUP)) {
+                err = exec_alu(&e, mem->gpa);
+            }
+            if (unlikely(err == HV_ENOTSUP)) {
+                err = exec_string(&e);
+            }
+            err = finish(v, &in, err);
+        }
+    }
+    if (unlikely(err == HV_ENOTSUP || err == HV_ENOENT)) {
+        const char *what = mem->table_walk          ? "page table outside RAM, at"
+                           : mem->access & P2M_EXEC ? "execution outside RAM, at"
+                                                    : "cannot emulate the access to";
+
+        describe(v, &bytes, what, mem->gpa.a, text, text_len);
+        err = HV_ENOTSUP;
+    }
+    return err;
+}
+
+enum hv_err emul_string_io(struct vcpu *v, const struct exit_port *port, bool fast, char *text,
+                           size_t text_len)
+{
+    struct bytes bytes = {.len = 0};
+    struct insn in;
+    const struct emul e = {.v = v, .in = &in, .fast = fast};
+
+    if (fast) {
+        return HV_EAGAIN;
+    }
+    enum hv_err err = fetch_insn(v, fast, &bytes, &in);
+    if (!err) {
+        err = finish(v, &in, exec_string_io(&e, port->port, port->in));
+    }
+    if (err == HV_ENOTSUP || err == HV_ENOENT) {
+        describe(v, &bytes, "cannot emulate the string access to port", port->port, text, text_len);
+        err = HV_ENOTSUP;
+    }
+    return err;
+}
+
+/* --- control and debug registers --- */
+
+/* Manual: "LMSW—Load Machine Status Word": PE may be set, not cleared. */
+static uint64_t lmsw(uint64_t cr0, uint64_t value)
+{
+    return (cr0 & ~(CR0_MP | CR0_EM | CR0_TS)) | (value & (CR0_PE | CR0_MP | CR0_EM | CR0_TS));
+}
+
+static enum hv_err word_operand(const struct emul *e, bool write, uint64_t *value)
+{
+    struct operand o;
+
+    if (e->in->mod == 3) {
+        /* SMSW to a register stores as much as the operand size holds. */
+        if (write) {
+            operand_reg_set(e, e->in->rm, e->in->operand_bytes, *value);
+        } else {
+            *value = operand_reg_get(e, e->in->rm, 2);
+        }
+        return HV_OK;
+    }
+    enum hv_err err = operand_resolve(e, operand_linear(e, 0), 2, write, &o);
+    return err ? err : operand_access(e, &o, write, value);
+}
+
+static enum hv_err decode_msw(const struct emul *e, struct exit_cr *cr, uint64_t *lmsw_value)
+{
+    uint64_t cr0 = hv->get_reg(e->v, REG_CR0), value = cr0;
+    unsigned group = e->in->reg & 7;
+    enum hv_err err;
+
+    *cr = (struct exit_cr){.cr = 0, .write = group == 6};
+    if (group == 4) {
+        return word_operand(e, true, &value);
+    }
+    if (group != 6) {
+        return HV_ENOTSUP;
+    }
+    err = word_operand(e, false, &value);
+    *lmsw_value = lmsw(cr0, value);
+    return err;
+}
+
+enum hv_err emul_decode_cr(struct vcpu *v, struct exit_cr *cr, bool fast, uint8_t *insn_len,
+                           uint64_t *lmsw_value)
+{
+    struct bytes bytes = {.len = 0};
+    struct insn in;
+    const struct emul e = {.v = v, .in = &in, .fast = fast};
+    enum hv_err err = fetch_insn(v, fast, &bytes, &in);
+
+    if (err) {
+        return err;
+    }
+    *insn_len = in.length;
+    switch (in.opcode) {
+    case 0x0f20:
+    case 0x0f21:
+    case 0x0f22:
+    case 0x0f23:
+        *cr = (struct exit_cr){.cr = in.lock ? in.reg | 8 : in.reg,
+                               .write = (in.opcode & 2) != 0,
+                               .decoded = true,
+                               .gpr = (uint8_t)((in.rm & 7) | (in.rex & 1 ? 8 : 0))};
+        return HV_OK;
+    case 0x0f06:
+        *cr = (struct exit_cr){.cr = 0, .write = true};
+        *lmsw_value = hv->get_reg(v, REG_CR0) & ~CR0_TS;
+        return HV_OK;
+    case 0x0f01:
+        return decode_msw(&e, cr, lmsw_value);
+    default:
+        return HV_ENOTSUP;
+    }
+}
