@@ -15,45 +15,45 @@ struct pt_format;
 
 /* What the processor offers; `missing` says in words what is lacking when probe fails. */
 struct backend_caps {
-    const char *name;            /* "SVM" */
+    const char *name; /* "SVM" */
     bool present;
-    char missing[160];           /* and the firmware option to look at */
-    uint32_t nr_tags;            /* ASIDs or VPIDs, tag 0 excluded; 0: no tags */
+    char missing[160]; /* and the firmware option to look at */
+    uint32_t nr_tags;  /* ASIDs or VPIDs, tag 0 excluded; 0: no tags */
     bool nested_paging;
-    unsigned nested_max_order;   /* largest page of the nested tables */
+    unsigned nested_max_order; /* largest page of the nested tables */
     bool next_rip, decode_assists, flush_by_tag, clean_bits, pause_filter, unrestricted;
     const struct pt_format *nested_format;
 };
 
 enum exit_kind {
     EXIT_NONE = 0,
-    EXIT_INTERRUPT,    /* a host interrupt is pending: leave the fast path and take it */
-    EXIT_NMI,          /* a host NMI */
+    EXIT_INTERRUPT, /* a host interrupt is pending: leave the fast path and take it */
+    EXIT_NMI,       /* a host NMI */
     EXIT_PORT,
-    EXIT_MEMORY,       /* nested page fault */
+    EXIT_MEMORY, /* nested page fault */
     EXIT_CPUID,
     EXIT_MSR,
-    EXIT_CR,           /* move to or from a control register, CLTS, LMSW */
+    EXIT_CR, /* move to or from a control register, CLTS, LMSW */
     EXIT_DR,
     EXIT_HLT,
     EXIT_PAUSE,
-    EXIT_RDTSC,        /* RDTSC or RDTSCP: the length tells which */
+    EXIT_RDTSC, /* RDTSC or RDTSCP: the length tells which */
     EXIT_RDPMC,
     EXIT_XSETBV,
-    EXIT_WBINVD,       /* WBINVD, INVD */
+    EXIT_WBINVD, /* WBINVD, INVD */
     EXIT_INVLPG,
     EXIT_MONITOR,
     EXIT_MWAIT,
-    EXIT_HYPERCALL,    /* VMMCALL, VMCALL */
-    EXIT_VIRT_INSN,    /* an instruction of the virtualisation extension: #UD */
-    EXIT_EXCEPTION,    /* an intercepted exception of the guest */
-    EXIT_IRQ_WINDOW,   /* an interrupt can be delivered now */
-    EXIT_NMI_WINDOW,   /* an NMI can be delivered now */
+    EXIT_HYPERCALL,  /* VMMCALL, VMCALL */
+    EXIT_VIRT_INSN,  /* an instruction of the virtualisation extension: #UD */
+    EXIT_EXCEPTION,  /* an intercepted exception of the guest */
+    EXIT_IRQ_WINDOW, /* an interrupt can be delivered now */
+    EXIT_NMI_WINDOW, /* an NMI can be delivered now */
     EXIT_TASK_SWITCH,
-    EXIT_SHUTDOWN,     /* triple fault */
-    EXIT_INIT,         /* a host INIT is pending */
+    EXIT_SHUTDOWN,      /* triple fault */
+    EXIT_INIT,          /* a host INIT is pending */
     EXIT_MACHINE_CHECK, /* the host's machine check arrived while the guest ran */
-    EXIT_ENTRY_FAILED, /* the processor refused the state; backend->explain has logged why */
+    EXIT_ENTRY_FAILED,  /* the processor refused the state; backend->explain has logged why */
     EXIT_UNKNOWN,
     NR_EXIT_KINDS
 };
@@ -69,8 +69,8 @@ struct exit_port {
 };
 struct exit_memory {
     gpa_t gpa;
-    uint32_t access;   /* P2M_READ | P2M_WRITE | P2M_EXEC */
-    bool table_walk;   /* raised by the processor's walk of guest page tables */
+    uint32_t access; /* P2M_READ | P2M_WRITE | P2M_EXEC */
+    bool table_walk; /* raised by the processor's walk of guest page tables */
 };
 struct exit_msr {
     uint32_t index;
@@ -98,16 +98,50 @@ struct vm_exit {
         struct exit_cr cr;
         struct exit_exception exc;
     };
-    uint64_t raw[3];  /* vendor words, for logs only; not filled for the frequent kinds */
+    uint64_t raw[3]; /* vendor words, for logs only; not filled for the frequent kinds */
 };
 
 /* x86 encoding order. */
-enum gpr { GPR_RAX, GPR_RCX, GPR_RDX, GPR_RBX, GPR_RSP, GPR_RBP, GPR_RSI, GPR_RDI, GPR_R8, NR_GPRS = 16 };
+enum gpr {
+    GPR_RAX,
+    GPR_RCX,
+    GPR_RDX,
+    GPR_RBX,
+    GPR_RSP,
+    GPR_RBP,
+    GPR_RSI,
+    GPR_RDI,
+    GPR_R8,
+    NR_GPRS = 16
+};
 
-enum hv_reg { REG_RSP, REG_RFLAGS, REG_CR0, REG_CR2, REG_CR3, REG_CR4, REG_EFER, REG_DR6, REG_DR7,
-              REG_TPR /* CR8: bits 7:4 of the task priority */, NR_HV_REGS };
+enum hv_reg {
+    REG_RSP,
+    REG_RFLAGS,
+    REG_CR0,
+    REG_CR2,
+    REG_CR3,
+    REG_CR4,
+    REG_EFER,
+    REG_DR6,
+    REG_DR7,
+    REG_TPR /* CR8: bits 7:4 of the task priority */,
+    NR_HV_REGS
+};
 
-enum seg_reg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, SEG_GDTR, SEG_IDTR, NR_SEGS };
+enum seg_reg {
+    SEG_ES,
+    SEG_CS,
+    SEG_SS,
+    SEG_DS,
+    SEG_FS,
+    SEG_GS,
+    SEG_LDTR,
+    SEG_TR,
+    SEG_GDTR,
+    SEG_IDTR,
+    NR_SEGS
+};
 
 /* Neutral segment: attributes as in the low and high bytes of a descriptor (type 3:0, S 4, DPL 6:5,
  * P 7, AVL 8, L 9, D/B 10, G 11); unusable: P clear. */

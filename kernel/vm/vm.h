@@ -38,15 +38,15 @@ enum vm_state {
 /* Why a VM stopped, told apart and reported. */
 enum stop_reason {
     STOP_NONE = 0,
-    STOP_POWEROFF,    /* ACPI S5 */
-    STOP_RESET,       /* reset register, keyboard controller */
+    STOP_POWEROFF, /* ACPI S5 */
+    STOP_RESET,    /* reset register, keyboard controller */
     STOP_TRIPLE_FAULT,
-    STOP_DEBUG_EXIT,  /* port 0xf4; code in stop_code */
+    STOP_DEBUG_EXIT, /* port 0xf4; code in stop_code */
     STOP_ENTRY_FAILED,
-    STOP_EMULATION,   /* an instruction that cannot be emulated; text in stop_text */
+    STOP_EMULATION, /* an instruction that cannot be emulated; text in stop_text */
     STOP_NO_MEMORY,
     STOP_OPERATOR,
-    STOP_ERROR        /* anything else; text in stop_text */
+    STOP_ERROR /* anything else; text in stop_text */
 };
 
 struct exit_stats {
@@ -55,74 +55,77 @@ struct exit_stats {
 
 struct vcpu {
     /* --- touched on every exit: keep together. Owned by the vCPU's thread. --- */
-    uint64_t gpr[NR_GPRS];   /* x86 order; gpr[GPR_RSP] is not used: REG_RSP */
-    uint64_t rip;            /* filled at exit, written back at entry */
+    uint64_t gpr[NR_GPRS]; /* x86 order; gpr[GPR_RSP] is not used: REG_RSP */
+    uint64_t rip;          /* filled at exit, written back at entry */
     struct vm *vm;
-    void *vendor;            /* the vendor's per-vCPU data (VMCB holder) */
+    void *vendor; /* the vendor's per-vCPU data (VMCB holder) */
     struct vlapic *lapic;
-    uint64_t flushed_epoch;  /* flush epoch that this vCPU's tag has seen */
+    uint64_t flushed_epoch; /* flush epoch that this vCPU's tag has seen */
     uint32_t tag;
     unsigned tag_cpu;
     uint64_t tag_generation;
-    uint32_t in_guest;       /* atomic: inside a section (kernel/vm/flush.c) */
-    uint32_t request;        /* atomic: VCPU_REQ_* bits, looked at before each entry */
+    uint32_t in_guest;              /* atomic: inside a section (kernel/vm/flush.c) */
+    uint32_t request;               /* atomic: VCPU_REQ_* bits, looked at before each entry */
     struct event pending_exception; /* to inject at the next entry */
     struct event interrupted;       /* delivery an exit cut short: re-injected first */
     bool nmi_pending;
     bool irq_window, tpr_trap; /* what the backend was last asked for (kernel/vm/event.c) */
-    bool halted;             /* HLT executed, waiting for an event */
-    bool wait_sipi;          /* after INIT (application processors) */
+    bool halted;               /* HLT executed, waiting for an event */
+    bool wait_sipi;            /* after INIT (application processors) */
     uint8_t sipi_vector;
 
-    unsigned id;             /* 0 .. vm->nr_vcpus-1; also the APIC id */
+    unsigned id; /* 0 .. vm->nr_vcpus-1; also the APIC id */
     struct thread *thread;
     unsigned cpu;            /* processor it is loaded on (valid while in_guest or loaded) */
-    bool loaded;
+    bool loaded;             /* its state is in that processor; the thread's */
+    bool was_reset;          /* what the processor still holds of it is void */
     struct fpu_state *fpu;   /* arch/x86_64/fpu.h; also holds the guest's XCR0 */
     unsigned memory_retries; /* faults in a row for which there was no frame (kernel/vm/fault.c) */
     uint64_t guest_tsc_offset; /* guest TSC = host TSC + this */
-    struct { uint64_t mtrr_def_type, mtrr_fixed[11], misc_enable, tsc_adjust, tsc_aux, spec_ctrl; } msr;
+    struct {                   /* kernel/vm/msr.c */
+        uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_var[16], misc_enable, tsc_adjust, tsc_aux;
+    } msr;
 
     struct exit_stats exits[NR_EXIT_KINDS];
     uint64_t entries;
     uint64_t exit_tsc;
 };
 
-#define VCPU_REQ_STOP 0x1u    /* leave the loop: VM is being paused, stopped or destroyed */
-#define VCPU_REQ_EVENT 0x2u   /* interrupt state changed: re-evaluate */
-#define VCPU_REQ_INIT 0x4u    /* INIT received */
-#define VCPU_REQ_SIPI 0x8u    /* start-up message received */
+#define VCPU_REQ_STOP 0x1u  /* leave the loop: VM is being paused, stopped or destroyed */
+#define VCPU_REQ_EVENT 0x2u /* interrupt state changed: re-evaluate */
+#define VCPU_REQ_INIT 0x4u  /* INIT received */
+#define VCPU_REQ_SIPI 0x8u  /* start-up message received */
 #define VCPU_REQ_NMI 0x10u
 
 struct vm {
-    uint32_t id;              /* 1.. ; owner id in the frame table; never reused while frames remain */
+    uint32_t id; /* 1.. ; owner id in the frame table; never reused while frames remain */
     struct vm_config config;
-    struct list node;         /* VM list lock */
-    struct spinlock lock;     /* RANK_VM: state, stop_*, nr_running */
+    struct list node;     /* VM list lock */
+    struct spinlock lock; /* RANK_VM: state, stop_*, nr_running */
     enum vm_state state;
     enum stop_reason stop_reason; /* claimed once, by compare-and-swap; then stop_code, stop_text */
-    bool stop_described;      /* stop_code and stop_text are there (release) */
-    bool busy;                /* a life-cycle operation is under way; vm->lock */
-    bool used;                /* ran since its memory was built */
+    bool stop_described;          /* stop_code and stop_text are there (release) */
+    bool busy;                    /* a life-cycle operation is under way; vm->lock */
+    bool used;                    /* ran since its memory was built */
     uint32_t stop_code;
     char stop_text[160];
-    unsigned refs;            /* held by vm_find/vm_for_each users; VM list lock */
-    struct waitq state_wait;  /* state changes */
-    unsigned nr_running;      /* vCPU threads inside the run loop; VM lock */
+    unsigned refs;           /* held by vm_find/vm_for_each users; VM list lock */
+    struct waitq state_wait; /* state changes */
+    unsigned nr_running;     /* vCPU threads inside the run loop; VM lock */
 
     unsigned nr_vcpus;
     struct vcpu *vcpus[VM_MAX_VCPUS];
     struct p2m *p2m;
     struct view *view;
     struct flush_domain *flush;
-    void *vendor;             /* the vendor's per-VM data (bitmaps) */
+    void *vendor;              /* the vendor's per-VM data (bitmaps) */
     struct cpuid_table *cpuid; /* kernel/vm/cpuid.c; constant */
 
-    struct bus *bus;          /* ports and MMIO: kernel/devices/bus.h */
+    struct bus *bus; /* ports and MMIO: kernel/devices/bus.h */
     struct vioapic *ioapic;
     struct vm_devices *devices; /* the rest: kernel/devices/devices.h */
     struct guestconsole *console;
-    uint64_t tsc_offset;      /* common to all vCPUs: guest TSC starts near 0 */
+    uint64_t tsc_offset; /* common to all vCPUs: guest TSC starts near 0 */
     uint64_t started_ns, stopped_ns;
     uint64_t restarts;
 };
@@ -160,6 +163,10 @@ const char *stop_reason_name(enum stop_reason r);
 /* One line such as "powered off", "triple fault at rip ...", "exited with code 1". */
 void vm_describe_stop(const struct vm *vm, char *buf, size_t len);
 
+/* Counters of the VM's p2m and view; also while it is restarted, which replaces both. */
+struct p2m_counters;
+struct view_stats;
+void vm_memory_counters(struct vm *vm, struct p2m_counters *p2m, struct view_stats *view);
 /* Bytes of machine memory the VM costs beyond its guest memory: tables, VMCBs, stacks, objects. */
 uint64_t vm_overhead_bytes(struct vm *vm);
 
@@ -193,5 +200,8 @@ uint64_t vcpu_guest_tsc(const struct vcpu *v);
 struct guest_paging;
 void vcpu_paging(struct vcpu *v, struct guest_paging *out);
 unsigned vcpu_cpl(struct vcpu *v);
-/* True between section_begin and section_end on this processor. */
-bool vcpu_in_section(const struct vcpu *v);
+/* True between section_begin and section_end; for v's own thread. */
+static inline bool vcpu_in_section(const struct vcpu *v)
+{
+    return __atomic_load_n(&v->in_guest, __ATOMIC_RELAXED) != 0;
+}

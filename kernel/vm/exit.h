@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What happens at an exit: one table, indexed by kind, of a handler for the fast path and one for
+ * the slow. The fast handler runs inside the section: it does not sleep, wait or log, and touches
+ * nothing before it knows that it can finish. The slow one runs as an ordinary thread and starts
+ * the operation from the beginning. Private to kernel/vm.
+ */
+#pragma once
+
+#include "kernel/vm/backend.h"
+#include "kernel/vm/vm.h"
+
+enum exit_action {
+    ACT_RESUME, /* dealt with: enter again */
+    ACT_SLOW,   /* from a fast handler: call the slow one */
+    ACT_LEAVE,  /* leave the section, look at everything pending, enter again */
+    ACT_YIELD   /* the same, and offer the processor to others */
+};
+
+typedef enum exit_action (*exit_handler_t)(struct vcpu *v, struct vm_exit *exit);
+
+struct exit_handlers {
+    exit_handler_t fast, slow;
+};
+
+/* exit.c; indexed by enum exit_kind, no entry NULL. */
+extern const struct exit_handlers exit_table[NR_EXIT_KINDS];
+
+/* fault.c: nested page faults. */
+enum exit_action fault_fast(struct vcpu *v, struct vm_exit *exit);
+enum exit_action fault_slow(struct vcpu *v, struct vm_exit *exit);
+
+/* event.c: choose and queue what the next entry delivers. False: something needs the slow path. */
+bool event_prepare(struct vcpu *v);
+/* Would an entry now deliver something to a halted vCPU? Takes in what VCPU_REQ_EVENT and
+ * VCPU_REQ_NMI announced. */
+bool event_wakes(struct vcpu *v);
+
+/* tag.c: give v a tag for this processor that has seen flush epoch `epoch`. Right before run. */
+void tag_assign(struct vcpu *v, uint64_t epoch);
+/* The processor may have changed, or recycled its tags: make the next look at the epoch fail. */
+void tag_check(struct vcpu *v);
+
+/* cpuid.c */
+enum hv_err cpuid_create(struct vm *vm) __must_check;
+void cpuid_destroy(struct vm *vm);
+void cpuid_execute(struct vcpu *v);
+
+/* msr.c; HV_EPERM: #GP(0), HV_EAGAIN: off the fast path. */
+enum hv_err msr_read(struct vcpu *v, uint32_t index, uint64_t *out) __must_check;
+enum hv_err msr_write(struct vcpu *v, uint32_t index, uint64_t value) __must_check;
+void msr_reset(struct vcpu *v);
+/* Registers that the processor has to hold before v enters (TSC_AUX). */
+void msr_load(struct vcpu *v);
+
+/* cr.c */
+enum exit_action cr_exit(struct vcpu *v, struct vm_exit *exit);
+enum exit_action cr_xsetbv(struct vcpu *v, struct vm_exit *exit);
+
+/* run.c: run v until VCPU_REQ_STOP; its hardware state is in memory afterwards. */
+void run_vcpu(struct vcpu *v);
+/* struct thread's switch_out of vCPU threads. */
+void run_switch_out(struct thread *t);
+
+/* vcpu.c */
+enum hv_err vcpu_create(struct vm *vm, unsigned id) __must_check;
+void vcpu_destroy(struct vcpu *v);
+/* Power-on state; vCPUs other than 0 wait for a start-up message. */
+void vcpu_reset(struct vcpu *v);
+/* INIT was received. */
+void vcpu_init_signal(struct vcpu *v);
+
+/* start.c: fresh memory and devices, images loaded, vCPU 0 at their entry. No vCPU runs. */
+enum hv_err start_prepare(struct vm *vm) __must_check;
+/* p2m and view according to the configuration, in place of those that the VM has. */
+enum hv_err start_build_memory(struct vm *vm) __must_check;
+void start_free_memory(struct vm *vm);
+
+/* life.c: a vCPU thread enters (false: the VM is dying) and leaves the run loop. */
+bool life_vcpu_enter(struct vcpu *v);
+void life_vcpu_leave(struct vcpu *v);
+/* For vm_destroy: no vCPU runs any more, none will, and no other operation starts. HV_EBUSY: another
+ * thread is destroying the VM. */
+enum hv_err life_end(struct vm *vm) __must_check;

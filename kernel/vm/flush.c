@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Flushing guest translations; the kernel's half of mm/flush.h. A flush bumps the VM's epoch, kicks
+ * the processors that are in its guest mode and waits until each has left its section or compared
+ * epochs since. A vCPU that enters later compares before it enters, and drops its tag.
+ *
+ *     flush: epoch++  ; full fence ; look at in_guest
+ *     entry: in_guest = 1 ; full fence ; look at epoch
+ *
+ * One of the two sees the other. Inside a section nothing is held across the comparison, so the wait
+ * also ends every lockless use of p2m words and table pages (p2m_peek).
+ */
+#include "arch/x86_64/smp.h"
+#include "kernel/vm/vm.h"
+#include "mm/env.h"
+#include "mm/flush.h"
+
+static bool may_use_old(const struct vcpu *v, uint64_t epoch)
+{
+    return v != NULL && __atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST) != 0 &&
+           __atomic_load_n(&v->flushed_epoch, __ATOMIC_ACQUIRE) < epoch;
+}
+
+void env_flush_guest(struct flush_domain *d)
+{
+    const struct vm *vm = d->owner;
+    uint64_t epoch = __atomic_add_fetch(&d->epoch, 1, __ATOMIC_SEQ_CST);
+
+    __atomic_fetch_add(&d->flushes, 1, __ATOMIC_RELAXED);
+    if (vm == NULL) {
+        return;
+    }
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        if (may_use_old(vm->vcpus[i], epoch)) {
+            smp_kick(__atomic_load_n(&vm->vcpus[i]->cpu, __ATOMIC_RELAXED));
+        }
+    }
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        while (may_use_old(vm->vcpus[i], epoch)) {
+            __builtin_ia32_pause();
+        }
+    }
+}

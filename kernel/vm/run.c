@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The body of a vCPU's thread: what is pending, the guest, what it exited for.
+ *
+ * Inside a section (see backend.h) interrupts are held off, nothing sleeps, and the processor cannot
+ * change. in_guest covers the whole section, so that flushes and requests from other processors
+ * know to kick; a kick ends the entry after it with EXIT_INTERRUPT, and is taken when the section
+ * ends.
+ */
+#include "arch/x86_64/clock.h"
+#include "arch/x86_64/fpu.h"
+#include "arch/x86_64/irqflags.h"
+#include "kernel/devices/vlapic.h"
+#include "kernel/vm/exit.h"
+
+/* Make this processor hold v's state: cheap while it does. Nothing of ours runs in between that
+ * could move the thread. */
+static void load(struct vcpu *v)
+{
+    struct cpu *cpu = this_cpu();
+
+    fpu_load(v->fpu);
+    if (v->loaded) {
+        return;
+    }
+    v->loaded = true;
+    if (cpu->loaded_vcpu != v || v->cpu != cpu->id || v->was_reset) {
+        v->was_reset = false;
+        __atomic_store_n(&v->cpu, cpu->id, __ATOMIC_RELAXED);
+        cpu->loaded_vcpu = v;
+        msr_load(v);
+        hv->vcpu_load(v);
+    }
+}
+
+static void put(struct vcpu *v)
+{
+    uint64_t flags = irq_save();
+
+    if (v->loaded) {
+        v->loaded = false;
+        fpu_save(v->fpu);
+        hv->vcpu_put(v);
+    }
+    irq_restore(flags);
+}
+
+void run_switch_out(struct thread *t)
+{
+    put(t->arg);
+}
+
+static enum exit_action run_section(struct vcpu *v, struct vm_exit *exit)
+{
+    const struct flush_domain *flush = v->vm->flush;
+    enum exit_action action = ACT_LEAVE;
+
+    hv->section_begin(v);
+    __atomic_store_n(&v->in_guest, 1, __ATOMIC_SEQ_CST);
+    tag_check(v);
+    /* The requests may have been taken in by whoever woke the vCPU: look at events once. */
+    if (!event_prepare(v)) {
+        goto out;
+    }
+    for (;;) {
+        uint64_t epoch = __atomic_load_n(&flush->epoch, __ATOMIC_ACQUIRE);
+
+        if (unlikely(epoch != v->flushed_epoch)) {
+            tag_assign(v, epoch);
+        }
+        hv->run(v, exit);
+
+        uint64_t start = rdtsc();
+        struct exit_stats *stats = &v->exits[exit->kind];
+        stats->count++;
+        action = exit_table[exit->kind].fast(v, exit);
+        if (action != ACT_RESUME) {
+            v->exit_tsc = start;
+            break;
+        }
+        if (unlikely(__atomic_load_n(&v->request, __ATOMIC_RELAXED) | v->pending_exception.type |
+                     v->interrupted.type) &&
+            !event_prepare(v)) {
+            action = ACT_LEAVE;
+            v->exit_tsc = start;
+            break;
+        }
+        stats->ticks += rdtsc() - start;
+    }
+out:
+    hv->section_end(v);
+    __atomic_store_n(&v->in_guest, 0, __ATOMIC_RELEASE);
+    return action;
+}
+
+/* INIT and SIPI ("MP Initialization"). False: the VM wants its vCPUs to stop. */
+static bool handle_requests(struct vcpu *v)
+{
+    uint32_t request = __atomic_load_n(&v->request, __ATOMIC_ACQUIRE);
+
+    if (request & VCPU_REQ_STOP) {
+        return false;
+    }
+    if (unlikely(request & (VCPU_REQ_INIT | VCPU_REQ_SIPI))) {
+        request =
+            __atomic_fetch_and(&v->request, ~(VCPU_REQ_INIT | VCPU_REQ_SIPI), __ATOMIC_SEQ_CST);
+        if (request & VCPU_REQ_INIT) {
+            put(v);
+            vcpu_init_signal(v);
+        }
+        if ((request & VCPU_REQ_SIPI) && v->wait_sipi) {
+            uint8_t page = __atomic_load_n(&v->sipi_vector, __ATOMIC_RELAXED);
+            struct segment cs;
+
+            hv->get_seg(v, SEG_CS, &cs);
+            cs.selector = (uint16_t)(page << 8);
+            cs.base = (uint64_t)page << 12;
+            hv->set_seg(v, SEG_CS, &cs);
+            v->rip = 0;
+            v->wait_sipi = false;
+        }
+    }
+    return true;
+}
+
+/* True if the guest has something to do. */
+static bool runnable(struct vcpu *v)
+{
+    if (unlikely(v->wait_sipi)) {
+        return false;
+    }
+    if (v->halted && event_wakes(v)) {
+        v->halted = false;
+    }
+    return !v->halted;
+}
+
+static void dispatch_slow(struct vcpu *v, struct vm_exit *exit, enum exit_action action)
+{
+    if (action == ACT_SLOW) {
+        action = exit_table[exit->kind].slow(v, exit);
+    }
+    v->exits[exit->kind].ticks += rdtsc() - v->exit_tsc;
+    if (action == ACT_YIELD || sched_need_resched()) {
+        sched_yield();
+    }
+}
+
+void run_vcpu(struct vcpu *v)
+{
+    struct vm_exit exit = {.kind = EXIT_NONE};
+
+    while (handle_requests(v)) {
+        if (!runnable(v)) {
+            thread_block();
+            continue;
+        }
+        load(v);
+        v->exit_tsc = rdtsc();
+        exit.kind = EXIT_NONE;
+        dispatch_slow(v, &exit, run_section(v, &exit));
+    }
+    put(v);
+}

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * From a stopped VM to one whose first vCPU stands at its kernel's entry: memory as after power-on,
+ * devices reset, firmware tables and images in place. Called by life.c with the life-cycle
+ * operation claimed and no vCPU running.
+ */
+#include "arch/x86_64/clock.h"
+#include "arch/x86_64/hostmap.h"
+#include "arch/x86_64/irqflags.h"
+#include "arch/x86_64/msr.h"
+#include "arch/x86_64/regs.h"
+#include "boot/bootinfo.h"
+#include "kernel/devices/devices.h"
+#include "kernel/log.h"
+#include "kernel/main.h"
+#include "kernel/vm/exit.h"
+#include "kernel/vm/loader.h"
+#include "mm/p2m.h"
+#include "mm/view.h"
+
+#define MAX_RANGES 8u
+#define SEL_GUEST_CODE 0x10u
+#define SEL_GUEST_DATA 0x18u
+#define SEL_GUEST_TSS 0x20u
+
+/* ---- Memory ---- */
+
+static enum hv_err add_ram(const struct vm *vm, struct p2m *p2m)
+{
+    struct loader_range map[MAX_RANGES];
+    unsigned nr = loader_memory_map(vm->config.memory_bytes, map, MAX_RANGES);
+
+    for (unsigned i = 0; i < nr; i++) {
+        enum hv_err err = p2m_add_ram(p2m, gpa_gfn(GPA(map[i].base)), map[i].size >> PAGE_SHIFT);
+
+        if (err != HV_OK) {
+            return err;
+        }
+    }
+    return HV_OK;
+}
+
+/* Others read counters through vm->p2m and vm->view: they find the old pair or the new one. */
+static void install(struct vm *vm, struct p2m *p2m, struct view *view)
+{
+    struct p2m *old_p2m = vm->p2m;
+    struct view *old_view = vm->view;
+    uint64_t flags = spin_lock_irqsave(&vm->lock);
+
+    vm->p2m = p2m;
+    vm->view = view;
+    vm->flush = p2m != NULL ? p2m_flush_domain(p2m) : NULL;
+    spin_unlock_irqrestore(&vm->lock, flags);
+    if (old_view != NULL) {
+        old_view->ops->destroy(old_view);
+    }
+    if (old_p2m != NULL) {
+        p2m_destroy(old_p2m);
+    }
+}
+
+void start_free_memory(struct vm *vm)
+{
+    install(vm, NULL, NULL);
+}
+
+enum hv_err start_build_memory(struct vm *vm)
+{
+    const struct p2m_config cfg = {
+        .owner = vm->id,
+        .vm = vm,
+        .large_pages = vm->config.largepages == LARGEPAGES_AUTO,
+        .max_order = hv_caps.nested_max_order,
+    };
+    struct p2m *p2m;
+    struct view *view = NULL;
+    enum hv_err err = p2m_create(&cfg, &p2m);
+
+    if (err != HV_OK) {
+        return err;
+    }
+    err = nested_create(p2m, hv_caps.nested_format, vm->id, &view);
+    if (err == HV_OK) {
+        err = add_ram(vm, p2m);
+    }
+    if (err != HV_OK) {
+        if (view != NULL) {
+            view->ops->destroy(view);
+        }
+        p2m_destroy(p2m);
+        return err;
+    }
+    install(vm, p2m, view);
+    return HV_OK;
+}
+
+/* ---- Entry state ---- */
+
+static void set_flat_segments(struct vcpu *v, uint16_t code_attr, const struct loader_entry *e)
+{
+    const struct segment code = {
+        .selector = SEL_GUEST_CODE, .attr = code_attr, .limit = UINT32_MAX};
+    const struct segment data = {.selector = SEL_GUEST_DATA, .attr = 0xc93, .limit = UINT32_MAX};
+    const struct segment gdtr = {.base = e->gdt, .limit = e->gdt_limit};
+    const struct segment tss = {.selector = SEL_GUEST_TSS, .attr = 0x8b, .limit = 0x67};
+    static const enum seg_reg data_segs[] = {SEG_DS, SEG_ES, SEG_FS, SEG_GS, SEG_SS};
+
+    hv->set_seg(v, SEG_CS, &code);
+    for (size_t i = 0; i < ARRAY_SIZE(data_segs); i++) {
+        hv->set_seg(v, data_segs[i], &data);
+    }
+    hv->set_seg(v, SEG_GDTR, &gdtr);
+    hv->set_seg(v, SEG_TR, &tss);
+}
+
+static void set_entry(struct vcpu *v, const struct loader_entry *e)
+{
+    const uint16_t code64 = 0xa9b, code32 = 0xc9b;
+
+    if (e->mode == ENTRY_LONG64) {
+        hv->set_reg(v, REG_CR4, CR4_PAE);
+        hv->set_reg(v, REG_CR3, e->cr3);
+        hv->set_reg(v, REG_EFER, EFER_LME | EFER_LMA);
+        hv->set_reg(v, REG_CR0, CR0_PE | CR0_ET | CR0_NE | CR0_PG);
+        set_flat_segments(v, code64, e);
+    } else {
+        hv->set_reg(v, REG_CR0, CR0_PE | CR0_ET | CR0_NE);
+        set_flat_segments(v, code32, e);
+    }
+    v->rip = e->rip;
+    v->gpr[GPR_RAX] = e->rax;
+    v->gpr[GPR_RBX] = e->rbx;
+    v->gpr[GPR_RSI] = e->rsi;
+    v->gpr[GPR_RDX] = 0;
+    hv->set_reg(v, REG_RSP, e->rsp);
+}
+
+/* ---- Images ---- */
+
+static enum hv_err find_image(const struct vm *vm, const char *what, const char *name,
+                              struct loader_image *out)
+{
+    const struct boot_module *m;
+
+    *out = (struct loader_image){.name = name};
+    if (name[0] == '\0') {
+        return HV_OK;
+    }
+    m = bootinfo_module(main_boot_info(), name);
+    if (m == NULL) {
+        log_error("vm %s: %s: no boot module is called '%s'", vm->config.name, what, name);
+        return HV_ENOENT;
+    }
+    out->data = phys_ptr(HPA(m->base));
+    out->size = m->size;
+    return HV_OK;
+}
+
+static enum hv_err load_images(struct vm *vm)
+{
+    struct loader_request req = {.vm = vm, .cmdline = vm->config.cmdline};
+    struct loader_entry entry;
+    gpa_t rsdp;
+    enum hv_err err = find_image(vm, "kernel", vm->config.kernel, &req.kernel);
+
+    if (err == HV_OK) {
+        err = find_image(vm, "initrd", vm->config.initrd, &req.initrd);
+    }
+    if (err != HV_OK) {
+        return err;
+    }
+    err = acpi_tables_write(vm, &rsdp);
+    if (err != HV_OK) {
+        log_error("vm %s: cannot write the firmware tables: %s", vm->config.name, hv_strerror(err));
+        return err;
+    }
+    req.rsdp = rsdp.a;
+    err = loader_load(&req, &entry);
+    if (err != HV_OK) {
+        log_error("vm %s: %s", vm->config.name, req.error);
+        return err;
+    }
+    set_entry(vm->vcpus[0], &entry);
+    return HV_OK;
+}
+
+enum hv_err start_prepare(struct vm *vm)
+{
+    if (vm->used) {
+        enum hv_err err = start_build_memory(vm);
+
+        if (err != HV_OK) {
+            log_error("vm %s: no memory for its tables", vm->config.name);
+            return err;
+        }
+    }
+    vm->used = true;
+    vm->tsc_offset = -rdtsc();
+    devices_reset(vm);
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        vcpu_reset(vm->vcpus[i]);
+    }
+    return load_images(vm);
+}

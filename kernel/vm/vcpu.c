@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Virtual processors: building them, resetting them, their threads, and how others get their
+ * attention. A thread lives as long as its VM; while the VM does not run it waits in
+ * life_vcpu_enter.
+ */
+#include "arch/x86_64/clock.h"
+#include "arch/x86_64/fpu.h"
+#include "arch/x86_64/smp.h"
+#include "kernel/devices/devices.h"
+#include "kernel/devices/vlapic.h"
+#include "kernel/lib/printf.h"
+#include "kernel/vm/exit.h"
+#include "mm/slab.h"
+#include "mm/view.h"
+
+static void vcpu_main(void *arg)
+{
+    struct vcpu *v = arg;
+
+    while (life_vcpu_enter(v)) {
+        run_vcpu(v);
+        life_vcpu_leave(v);
+    }
+}
+
+void vcpu_destroy(struct vcpu *v)
+{
+    if (v == NULL) {
+        return;
+    }
+    /* Its timer first: it wakes the thread. */
+    if (v->lapic != NULL) {
+        vlapic_destroy(v);
+    }
+    if (v->thread != NULL) {
+        thread_join(v->thread);
+    }
+    hv->vcpu_fini(v);
+    fpu_free(v->fpu);
+    kfree(v);
+}
+
+enum hv_err vcpu_create(struct vm *vm, unsigned id)
+{
+    struct vcpu *v = kmalloc(sizeof(*v), vm->id);
+    char name[sizeof(v->thread->name)];
+
+    vm->vcpus[id] = v;
+    if (v == NULL) {
+        return HV_ENOMEM;
+    }
+    v->vm = vm;
+    v->id = id;
+    v->cpu = UINT32_MAX;
+    v->tag_cpu = UINT32_MAX;
+    v->fpu = fpu_alloc(vm->id);
+    if (v->fpu == NULL) {
+        return HV_ENOMEM;
+    }
+    enum hv_err err = vlapic_create(v);
+    if (err == HV_OK) {
+        err = hv->vcpu_init(v);
+    }
+    if (err == HV_OK) {
+        snprintf(name, sizeof(name), "%s/%u", vm->config.name, id);
+        err = thread_create(name, vcpu_main, v, vm->config.cpu_shares, vm->id, &v->thread);
+    }
+    if (err == HV_OK) {
+        v->thread->switch_out = run_switch_out;
+    }
+    return err;
+}
+
+/* What INIT and power-on have in common. */
+static void reset_registers(struct vcpu *v)
+{
+    hpa_t root;
+
+    hv->vcpu_reset(v);
+    v->was_reset = true;
+    v->pending_exception.type = EVENT_NONE;
+    v->interrupted.type = EVENT_NONE;
+    v->nmi_pending = false;
+    v->irq_window = false;
+    v->tpr_trap = false;
+    v->halted = false;
+    v->wait_sipi = v->id != 0;
+    v->memory_retries = 0;
+    if (v->vm->view->ops->root(v->vm->view, NULL, &root) == HV_OK) {
+        hv->set_root(v, root);
+    }
+    hv->set_tsc_offset(v, v->guest_tsc_offset);
+}
+
+void vcpu_init_signal(struct vcpu *v)
+{
+    vlapic_init_signal(v);
+    reset_registers(v);
+}
+
+void vcpu_reset(struct vcpu *v)
+{
+    v->guest_tsc_offset = v->vm->tsc_offset;
+    msr_reset(v);
+    fpu_reset(v->fpu);
+    reset_registers(v);
+    vlapic_reset(v);
+    v->flushed_epoch = 0;
+    __atomic_fetch_and(&v->request, VCPU_REQ_STOP, __ATOMIC_RELAXED);
+}
+
+void vcpu_request(struct vcpu *v, uint32_t bits)
+{
+    __atomic_fetch_or(&v->request, bits, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST)) {
+        unsigned cpu = __atomic_load_n(&v->cpu, __ATOMIC_RELAXED);
+
+        if (cpu != this_cpu()->id) {
+            smp_kick(cpu);
+        }
+    } else if (v->thread != thread_current()) {
+        thread_wake(v->thread);
+    }
+}
+
+uint64_t vcpu_guest_tsc(const struct vcpu *v)
+{
+    return rdtsc() + v->guest_tsc_offset;
+}
+
+void vcpu_paging(struct vcpu *v, struct guest_paging *out)
+{
+    out->cr0 = hv->get_reg(v, REG_CR0);
+    out->cr3 = hv->get_reg(v, REG_CR3);
+    out->cr4 = hv->get_reg(v, REG_CR4);
+    out->efer = hv->get_reg(v, REG_EFER);
+}
+
+unsigned vcpu_cpl(struct vcpu *v)
+{
+    struct segment ss;
+
+    hv->get_seg(v, SEG_SS, &ss);
+    return (ss.attr >> 5) & 3;
+}

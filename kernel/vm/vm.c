@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The list of VMs, and building and taking apart a VM. The list lock guards list, identifiers and
+ * reference counts; a VM stays whole while somebody holds a reference.
+ */
+#include "kernel/vm/vm.h"
+
+#include "arch/x86_64/irqflags.h"
+#include "arch/x86_64/percpu.h"
+#include "kernel/devices/devices.h"
+#include "kernel/lib/string.h"
+#include "kernel/log.h"
+#include "kernel/vm/exit.h"
+#include "kernel/vm/guestconsole.h"
+#include "mm/buddy.h"
+#include "mm/p2m.h"
+#include "mm/slab.h"
+#include "mm/view.h"
+
+static struct spinlock list_lock = SPINLOCK_INIT(RANK_VM_LIST, "vm list");
+static struct list vms = LIST_INIT(vms);
+static uint32_t next_id = 1; /* list_lock; ids are not reused before they wrap */
+
+/* ---- The list ---- */
+
+static struct vm *find_locked(const char *name)
+{
+    struct list *pos;
+
+    list_for_each (pos, &vms) {
+        struct vm *vm = list_entry(pos, struct vm, node);
+
+        if (str_equal(vm->config.name, name)) {
+            return vm;
+        }
+    }
+    return NULL;
+}
+
+struct vm *vm_find(const char *name)
+{
+    spin_lock(&list_lock);
+    struct vm *vm = find_locked(name);
+    if (vm != NULL) {
+        vm->refs++;
+    }
+    spin_unlock(&list_lock);
+    return vm;
+}
+
+void vm_put(struct vm *vm)
+{
+    spin_lock(&list_lock);
+    vm->refs--;
+    /* Under the lock: who waits for the last reference frees the VM once it has seen the count. */
+    waitq_wake_all(&vm->state_wait);
+    spin_unlock(&list_lock);
+}
+
+/* The VM with the smallest id above `id`, with a reference; the list is in order of ids. */
+static struct vm *next_after(uint32_t id)
+{
+    struct vm *found = NULL;
+    struct list *pos;
+
+    spin_lock(&list_lock);
+    list_for_each (pos, &vms) {
+        struct vm *vm = list_entry(pos, struct vm, node);
+
+        if (vm->id > id) {
+            vm->refs++;
+            found = vm;
+            break;
+        }
+    }
+    spin_unlock(&list_lock);
+    return found;
+}
+
+void vm_for_each(bool (*fn)(struct vm *vm, void *arg), void *arg)
+{
+    uint32_t id = 0;
+    bool more = true;
+
+    while (more) {
+        struct vm *vm = next_after(id);
+
+        if (vm == NULL) {
+            return;
+        }
+        id = vm->id;
+        more = fn(vm, arg);
+        vm_put(vm);
+    }
+}
+
+/* Give vm an id, if its name is free. */
+static enum hv_err take_id(struct vm *vm)
+{
+    spin_lock(&list_lock);
+    bool taken = find_locked(vm->config.name) != NULL;
+    if (!taken) {
+        vm->id = next_id++;
+    }
+    spin_unlock(&list_lock);
+    return taken ? HV_EEXIST : HV_OK;
+}
+
+/* Enter vm, now whole, into the list, in order of ids. */
+static enum hv_err list_enter(struct vm *vm)
+{
+    struct list *pos = vms.prev;
+
+    spin_lock(&list_lock);
+    bool taken = find_locked(vm->config.name) != NULL;
+    if (!taken) {
+        for (pos = vms.prev; pos != &vms; pos = pos->prev) {
+            if (list_entry(pos, struct vm, node)->id < vm->id) {
+                break;
+            }
+        }
+        list_add(pos, &vm->node);
+    }
+    spin_unlock(&list_lock);
+    return taken ? HV_EEXIST : HV_OK;
+}
+
+static void list_leave(struct vm *vm)
+{
+    spin_lock(&list_lock);
+    list_del(&vm->node);
+    spin_unlock(&list_lock);
+}
+
+static unsigned refs_of(struct vm *vm)
+{
+    spin_lock(&list_lock);
+    unsigned refs = vm->refs;
+    spin_unlock(&list_lock);
+    return refs;
+}
+
+/* ---- Building ---- */
+
+static enum hv_err build(struct vm *vm)
+{
+    enum hv_err err = start_build_memory(vm);
+
+    if (err == HV_OK) {
+        err = hv->vm_init(vm);
+    }
+    if (err == HV_OK) {
+        err = cpuid_create(vm);
+    }
+    if (err == HV_OK) {
+        err = guestconsole_create(vm->config.name, vm->config.output == OUTPUT_LOG, vm->id,
+                                  &vm->console);
+    }
+    if (err == HV_OK) {
+        err = devices_create(vm);
+    }
+    for (unsigned i = 0; err == HV_OK && i < vm->nr_vcpus; i++) {
+        err = vcpu_create(vm, i);
+    }
+    return err;
+}
+
+/* Also for half-built VMs; threads that were started have been told to end. Devices go first: they
+ * raise interrupts. */
+static void take_apart(struct vm *vm)
+{
+    devices_destroy(vm);
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        vcpu_destroy(vm->vcpus[i]);
+        vm->vcpus[i] = NULL;
+    }
+    if (vm->console != NULL) {
+        guestconsole_destroy(vm->console);
+    }
+    cpuid_destroy(vm);
+    hv->vm_fini(vm);
+    start_free_memory(vm);
+}
+
+enum hv_err vm_create(const struct vm_config *cfg, struct vm **out)
+{
+    struct vm *vm = kmalloc(sizeof(*vm), OWNER_HOST);
+
+    if (vm == NULL) {
+        return HV_ENOMEM;
+    }
+    vm->config = *cfg;
+    vm->nr_vcpus = MIN(MAX(cfg->vcpus, 1u), (unsigned)VM_MAX_VCPUS);
+    vm->state = VM_STOPPED;
+    list_init(&vm->node);
+    spin_init(&vm->lock, RANK_VM, "vm");
+    waitq_init(&vm->state_wait);
+
+    enum hv_err err = take_id(vm);
+    if (err != HV_OK) {
+        kfree(vm);
+        return err;
+    }
+    err = build(vm);
+    if (err == HV_OK) {
+        err = list_enter(vm);
+    }
+    if (err != HV_OK) {
+        take_apart(vm);
+        kfree(vm);
+        return err;
+    }
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        thread_start(vm->vcpus[i]->thread);
+    }
+    *out = vm;
+    return HV_OK;
+}
+
+/* ---- Destroying ---- */
+
+static bool audit_owner(const struct vm *vm)
+{
+    static const char *const uses[NR_FRAME_USES] = {
+        [FRAME_HOST] = "host",        [FRAME_GUEST] = "guest memory", [FRAME_P2M] = "p2m nodes",
+        [FRAME_VIEW] = "view tables", [FRAME_VM] = "VM structures",
+    };
+    uint64_t left[NR_FRAME_USES];
+    bool clean = true;
+
+    buddy_count_owner(vm->id, left);
+    for (unsigned i = 0; i < NR_FRAME_USES; i++) {
+        if (left[i] != 0) {
+            log_error("vm %s: %llu frames of %s remain after it was destroyed", vm->config.name,
+                      (unsigned long long)left[i], uses[i] != NULL ? uses[i] : "another use");
+            clean = false;
+        }
+    }
+    if (kmalloc_bytes(vm->id) != 0) {
+        log_error("vm %s: %llu bytes of small objects remain after it was destroyed",
+                  vm->config.name, (unsigned long long)kmalloc_bytes(vm->id));
+        clean = false;
+    }
+    return clean;
+}
+
+enum hv_err vm_destroy(struct vm *vm)
+{
+    enum hv_err err = life_end(vm);
+
+    if (err != HV_OK) {
+        return err;
+    }
+    list_leave(vm);
+    waitq_wait(&vm->state_wait, refs_of(vm) <= 1);
+    take_apart(vm);
+    bool clean = audit_owner(vm);
+    log_info("vm %s: destroyed", vm->config.name);
+    kfree(vm);
+    return clean ? HV_OK : HV_EIO;
+}
+
+void vm_memory_counters(struct vm *vm, struct p2m_counters *p2m, struct view_stats *view)
+{
+    uint64_t flags = spin_lock_irqsave(&vm->lock);
+
+    *p2m = (struct p2m_counters){0};
+    *view = (struct view_stats){0};
+    if (vm->p2m != NULL) {
+        p2m_counters(vm->p2m, p2m);
+    }
+    if (vm->view != NULL) {
+        vm->view->ops->stats(vm->view, view);
+    }
+    spin_unlock_irqrestore(&vm->lock, flags);
+}
+
+uint64_t vm_overhead_bytes(struct vm *vm)
+{
+    struct p2m_counters c;
+    struct view_stats s;
+
+    vm_memory_counters(vm, &c, &s);
+    return (c.overhead + s.tables) * PAGE_SIZE + kmalloc_bytes(vm->id) + sizeof(*vm) +
+           vm->nr_vcpus * STACK_SIZE;
+}
