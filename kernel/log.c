@@ -23,6 +23,7 @@
 
 #define LINE_MAX (LOGRING_TEXT_MAX + 32)
 #define PREVIOUS_SHOWN 16u
+#define PRINT_POLL_NS 1000000ULL
 
 static uint8_t early_buf[LOG_RING_BYTES] __aligned(8);
 static uint8_t previous_buf[LOG_RING_BYTES] __aligned(8); /* written once, by log_persist */
@@ -211,6 +212,16 @@ void log_start_thread(void)
     }
     log_thread = t;
     thread_start(t);
+}
+
+void log_wait_printed(void)
+{
+    while (is_pending() || __atomic_load_n(&draining, __ATOMIC_ACQUIRE)) {
+        if (!log_thread) {
+            drain(false);
+        }
+        thread_sleep_ns(PRINT_POLL_NS);
+    }
 }
 
 void log_set_level(enum log_level level)

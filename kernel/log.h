@@ -27,18 +27,22 @@ void log_msg(enum log_level level, const char *fmt, ...) __printf_like(2, 3);
 void panic(const char *fmt, ...) __printf_like(1, 2) __noreturn;
 
 /*
- * Where the ring lives once memory is known: machine memory below 1 MiB that neither firmware nor
- * loaders write on a warm reset. Nobody else may use it (buddy_reserve_host, the page for starting
- * processors), whether or not log_persist succeeded.
+ * Where the ring lives once memory is known: machine memory that neither firmware nor loaders write
+ * on a warm reset. SeaBIOS clears 0x7000 to 0x90000 before it boots and keeps its own data near
+ * 0xa0000; GRUB unpacks itself at 1 MiB and puts modules anywhere above. Nobody else may use it
+ * (buddy_reserve_host, the page for starting processors), whether or not log_persist succeeded.
  */
-#define LOG_RING_PA 0x80000ULL
-#define LOG_RING_BYTES 0x10000ULL
+#define LOG_RING_PA 0x90000ULL
+#define LOG_RING_BYTES 0x8000ULL
 
 /* Move the ring to LOG_RING_PA if the memory map says that this is RAM; what an earlier boot left
  * there becomes the previous boot's log. Boot processor, once the physmap covers it. */
 void log_persist(const struct boot_info *info);
 /* From now on a thread prints. After sched_init, irq_install and lapic_enable. */
 void log_start_thread(void);
+
+/* Sleep until all that was logged so far, and what comes meanwhile, has been printed. */
+void log_wait_printed(void);
 
 /* Lines above this level are kept in the ring but not printed. Default LOG_INFO. */
 void log_set_level(enum log_level level);

@@ -21,6 +21,11 @@
 #define BALLAST_VERSION "unknown"
 #endif
 
+#ifdef __clang__
+#define COMPILER "" /* its version string names it */
+#else
+#define COMPILER "gcc "
+#endif
 #define NS_PER_MS 1000000ULL
 
 static void help_one(const struct shell_command *cmd)
@@ -196,7 +201,7 @@ void cmd_version(unsigned nr, char **args)
 
     (void)nr;
     (void)args;
-    shell_print("Ballast %s, compiled with %s\n", BALLAST_VERSION, __VERSION__);
+    shell_print("Ballast %s, compiled with %s\n", BALLAST_VERSION, COMPILER __VERSION__);
     shell_print("%s, %u processor%s\n", cpu_features.brand, nr_cpus(), nr_cpus() == 1 ? "" : "s");
     shell_print("%s%s, clock %llu kHz (%s), up %s\n", hv ? hv->name : "no virtualisation",
                 hv_caps.nested_paging ? " with nested paging" : "",
@@ -220,5 +225,6 @@ void cmd_reboot(unsigned nr, char **args)
     (void)args;
     shell_print("resetting\n");
     log_info("reboot: asked for by the operator");
+    log_wait_printed();
     acpi_reset();
 }

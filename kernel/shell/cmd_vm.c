@@ -260,7 +260,10 @@ static void act(const char *name, const struct action *a)
     } else {
         shell_print("%s %s\n", name, a->done);
     }
-    vm_put(vm);
+    /* A destroyed VM took the reference with it; HV_EIO: destroyed, but frames of it remain. */
+    if (a->run != vm_destroy || (err != HV_OK && err != HV_EIO)) {
+        vm_put(vm);
+    }
 }
 
 void cmd_vm(unsigned nr, char **args)

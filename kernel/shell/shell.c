@@ -235,6 +235,7 @@ static void shell_main(void *unused)
     (void)unused;
     line_init(&line, "ballast> ", console_write, complete);
     log_set_hooks(before_log, after_log);
+    log_wait_printed(); /* a group of lines that began without the hooks */
     for (;;) {
         run_line(read_line());
     }
