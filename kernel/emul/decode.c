@@ -10,13 +10,14 @@
 
 #include <Zydis/Zydis.h>
 
-#include "arch/x86_64/percpu.h"
 #include "kernel/lib/string.h"
 #include "mm/buddy.h"
+#include "mm/env.h"
 #include "mm/slab.h"
 
 #define CACHE_ENTRIES 16
 #define NO_OPCODE 0xffff
+#define MAX_CACHES 256
 
 struct cache_entry {
     uint64_t key[2];
@@ -27,11 +28,11 @@ struct cache {
     struct cache_entry entry[CACHE_ENTRIES]; /* its processor's, outside interrupts */
 };
 
-static struct cache *caches[MAX_CPUS]; /* set once (atomic), never freed */
+static struct cache *caches[MAX_CACHES]; /* set once (atomic), never freed */
 
 enum hv_err emul_init(void)
 {
-    for (unsigned i = 0; i < nr_cpus(); i++) {
+    for (unsigned i = 0; i < MIN(env_nr_cpus(), (unsigned)MAX_CACHES); i++) {
         struct cache *none = NULL;
 
         if (__atomic_load_n(&caches[i], __ATOMIC_ACQUIRE)) {
@@ -205,7 +206,7 @@ static void make_key(const uint8_t *bytes, unsigned len, enum emul_mode mode, ui
 
 static struct cache_entry *cache_slot(const uint64_t key[2])
 {
-    struct cache *c = caches[this_cpu()->id];
+    struct cache *c = caches[env_cpu() % MAX_CACHES];
     uint64_t hash = (key[0] ^ (key[1] << 7)) * 0x9e3779b97f4a7c15ull;
 
     return c ? &c->entry[hash >> 60] : NULL;

@@ -49,11 +49,9 @@ static enum hv_err fetch_insn(struct vcpu *v, bool fast, struct bytes *bytes, st
     return decode_insn(bytes->b, bytes->len, mode, in) ? HV_OK : HV_ENOTSUP;
 }
 
-static void describe(const struct vcpu *v, const struct bytes *bytes, const char *what,
-                     uint64_t where, char *text, size_t len)
+static void describe(const struct bytes *bytes, char *text, size_t len)
 {
-    size_t n = scnprintf(text, len, "%s 0x%llx at rip 0x%llx: bytes", what,
-                         (unsigned long long)where, (unsigned long long)v->rip);
+    size_t n = scnprintf(text, len, "bytes");
 
     for (unsigned i = 0; i < bytes->len; i++) {
         n += scnprintf(text + n, len - n, " %02x", bytes->b[i]);
@@ -69,8 +67,8 @@ static enum hv_err finish(struct vcpu *v, const struct insn *in, enum hv_err err
     if (err) {
         return err;
     }
-    struct vm_exit step = {.insn_len = in->length};
-    return vcpu_skip(v, &step);
+    vcpu_advance(v, in->length);
+    return HV_OK;
 }
 
 enum hv_err emul_mmio(struct vcpu *v, const struct exit_memory *mem, bool fast, char *text,
@@ -95,11 +93,7 @@ enum hv_err emul_mmio(struct vcpu *v, const struct exit_memory *mem, bool fast, 
         }
     }
     if (unlikely(err == HV_ENOTSUP || err == HV_ENOENT)) {
-        const char *what = mem->table_walk          ? "page table outside RAM, at"
-                           : mem->access & P2M_EXEC ? "execution outside RAM, at"
-                                                    : "cannot emulate the access to";
-
-        describe(v, &bytes, what, mem->gpa.a, text, text_len);
+        describe(&bytes, text, text_len);
         err = HV_ENOTSUP;
     }
     return err;
@@ -120,7 +114,7 @@ enum hv_err emul_string_io(struct vcpu *v, const struct exit_port *port, bool fa
         err = finish(v, &in, exec_string_io(&e, port->port, port->in));
     }
     if (err == HV_ENOTSUP || err == HV_ENOENT) {
-        describe(v, &bytes, "cannot emulate the string access to port", port->port, text, text_len);
+        describe(&bytes, text, text_len);
         err = HV_ENOTSUP;
     }
     return err;

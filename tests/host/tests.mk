@@ -27,3 +27,6 @@ test_line_SRCS := kernel/shell/line.c kernel/drivers/term.c kernel/lib/string.c 
 test_logring_SRCS := kernel/logring.c kernel/lib/string.c kernel/lib/rng.c
 test_term_SRCS := kernel/drivers/term.c kernel/drivers/keymap.c kernel/lib/string.c kernel/lib/rng.c
 test_guestconsole_SRCS := kernel/vm/guestconsole.c kernel/lib/string.c
+
+# The guest page-table walker, devices, the emulator.
+test_gwalk_SRCS := mm/gwalk.c kernel/lib/rng.c
