@@ -20,7 +20,8 @@
 #include "mm/env.h"
 #include "mm/frame.h"
 
-#define CACHE_REFILL 16u
+#define CACHE_REFILL_ORDER 4u
+#define CACHE_REFILL (1u << CACHE_REFILL_ORDER)
 #define CACHE_HIGH 64u
 #define ASIDE_PIECES BIT(ORDER_1G - ORDER_2M)
 
@@ -210,6 +211,15 @@ static mfn_t cache_pop(struct buddy_cache *c)
     return mfn;
 }
 
+/* The smallest free block, for single frames; larger ones are cut to a full cache. */
+static unsigned refill_order(void)
+{
+    uint32_t high = buddy_state.zone[ZONE_HIGH].avail;
+    uint32_t avail = high != 0 ? high : buddy_state.zone[ZONE_LOW].avail;
+
+    return avail != 0 ? MIN((unsigned)__builtin_ctz(avail), CACHE_REFILL_ORDER) : 0;
+}
+
 /* Fill an empty cache from the lists; it may stay empty. False: the lock was contended. */
 static bool cache_refill(struct buddy_cache *c, uint32_t flags)
 {
@@ -220,8 +230,15 @@ static bool cache_refill(struct buddy_cache *c, uint32_t flags)
     } else if (!spin_trylock(&buddy_state.lock)) {
         return false;
     }
-    while (c->nr < CACHE_REFILL && block_take(0, 0, &mfn)) {
-        cache_push(c, mfn);
+    while (c->nr < CACHE_REFILL) {
+        unsigned order = refill_order();
+
+        if (!block_take(order, 0, &mfn)) {
+            break;
+        }
+        for (uint64_t i = BIT(order); i-- > 0;) {
+            cache_push(c, mfn_add(mfn, i));
+        }
     }
     spin_unlock(&buddy_state.lock);
     return true;

@@ -19,7 +19,7 @@ struct nested {
     struct view view;
     struct spinlock lock; /* everything below */
     struct pt pt;
-    uint64_t leaf_bits[3]; /* of a full-rights leaf, by order / 9 */
+    uint64_t leaf_bits[3]; /* of a full-rights leaf, by level */
     uint64_t fills;
 };
 
@@ -30,30 +30,30 @@ static struct nested *nested_of(struct view *v)
     return container_of(v, struct nested, view);
 }
 
-/* A view leaf may not be larger than the view's largest. */
-static unsigned leaf_order(const struct nested *n, const struct p2m_entry *e)
+/* A leaf may be smaller than the p2m's block, where the processor maps no larger ones. */
+static unsigned leaf_level(const struct nested *n, const struct p2m_entry *e)
 {
-    return MIN(e->order, n->pt.max_level * ORDER_2M);
+    return MIN(e->order / ORDER_2M, n->pt.max_level);
 }
 
-/* The machine address of the leaf of `order` around gfn. */
-static hpa_t leaf_pa(const struct p2m_entry *e, unsigned order)
+/* The machine address of the leaf of that level around gfn. */
+static uint64_t leaf_pa(const struct p2m_entry *e, unsigned level)
 {
-    return mfn_hpa(MFN(ALIGN_DOWN(e->mfn.n, BIT(order))));
+    return ALIGN_DOWN(e->mfn.n << PAGE_SHIFT, PAGE_SIZE << (ORDER_2M * level));
 }
 
 /* Enter the leaf where its table exists. HV_EAGAIN: it does not, or another frame or a table is
  * there, whose removal takes a flush. */
 static enum hv_err fill_slot(struct nested *n, gfn_t gfn, const struct p2m_entry *e)
 {
-    unsigned order = leaf_order(n, e);
-    uint64_t leaf = leaf_pa(e, order).a | n->leaf_bits[order / ORDER_2M];
-    uint64_t *slot = pt_slot(&n->pt, gfn_gpa(gfn).a, order);
+    unsigned level = likely(e->order == ORDER_4K) ? 0 : leaf_level(n, e);
+    uint64_t leaf = leaf_pa(e, level) | n->leaf_bits[level];
+    uint64_t *slot = pt_slot(&n->pt, gfn_gpa(gfn).a, level);
 
     if (slot == NULL || (*slot != 0 && ((*slot ^ leaf) & n->pt.fmt->address) != 0)) {
         return HV_EAGAIN;
     }
-    pt_fill(&n->pt, slot, order, leaf);
+    pt_fill(&n->pt, slot, level, leaf);
     n->fills++;
     return HV_OK;
 }
@@ -62,10 +62,10 @@ static enum hv_err fill_slot(struct nested *n, gfn_t gfn, const struct p2m_entry
 static enum hv_err fill_tables(struct nested *n, gfn_t gfn, const struct p2m_entry *e,
                                struct flush_batch *batch)
 {
-    unsigned order = leaf_order(n, e);
-    uint64_t gpa = ALIGN_DOWN(gfn_gpa(gfn).a, PAGE_SIZE << order);
-    enum hv_err err =
-        pt_map(&n->pt, gpa, leaf_pa(e, order), PAGE_SIZE << order, full_rights, batch);
+    unsigned level = leaf_level(n, e);
+    uint64_t size = PAGE_SIZE << (ORDER_2M * level);
+    enum hv_err err = pt_map(&n->pt, ALIGN_DOWN(gfn_gpa(gfn).a, size), HPA(leaf_pa(e, level)), size,
+                             full_rights, batch);
 
     n->fills += err == HV_OK;
     return err;

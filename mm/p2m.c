@@ -32,6 +32,7 @@ enum hv_err p2m_create(const struct p2m_config *cfg, struct p2m **out)
 {
     struct p2m *p;
     mfn_t root;
+    mfn_t low;
     enum hv_err err;
 
     if (cfg->owner == OWNER_HOST || cfg->owner > OWNER_MAX) {
@@ -48,12 +49,20 @@ enum hv_err p2m_create(const struct p2m_config *cfg, struct p2m **out)
     p->max_order = MIN(cfg->max_order, ORDER_1G);
     p->retired = MFN_NONE;
     err = p2m_node_alloc(p, P2M_HOLE, &root);
+    if (err == HV_OK) {
+        err = p2m_node_alloc(p, P2M_HOLE, &low);
+        if (err != HV_OK) {
+            buddy_free(root, 0);
+        }
+    }
     if (err != HV_OK) {
         kfree(p);
         return err;
     }
     p->root = env_frame_ptr(root);
-    p->count.overhead = 1;
+    p->low = env_frame_ptr(low);
+    p->root[0] = word_next(p->root[0], KIND_NODE, low);
+    p->count.overhead = 2;
     *out = p;
     return HV_OK;
 }

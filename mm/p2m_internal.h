@@ -22,6 +22,7 @@
 #define ROOT_LEVEL 3u
 #define RAM_LEVEL 2u /* the highest whose words may describe RAM: 1 GiB */
 #define GFN_BITS (NODE_SHIFT * (ROOT_LEVEL + 1))
+#define LOW_GFNS BIT(NODE_SHIFT *ROOT_LEVEL)
 
 #define KIND_MASK 0xfULL
 #define KIND_NODE 14u    /* a node of the next lower level */
@@ -33,6 +34,7 @@
 struct p2m {
     struct spinlock lock; /* words, counters, guest frames' records */
     uint64_t *root;
+    uint64_t *low; /* the node for the first 512 GiB, where nearly all RAM is */
     mfn_t retired; /* chain of nodes out of the tree, through the frame records */
     uint32_t owner;
     bool large_pages;
@@ -93,8 +95,8 @@ static inline uint64_t level_frames(unsigned level)
 /* The word that describes gfn, with its value; gfn must be below 2^GFN_BITS. */
 static inline uint64_t *p2m_find(const struct p2m *p, gfn_t gfn, uint64_t *value, unsigned *level)
 {
-    uint64_t *node = p->root;
-    unsigned at = ROOT_LEVEL;
+    uint64_t *node = likely(gfn.n < LOW_GFNS) ? p->low : p->root;
+    unsigned at = likely(gfn.n < LOW_GFNS) ? RAM_LEVEL : ROOT_LEVEL;
 
     for (;;) {
         uint64_t *word = &node[word_index(gfn, at)];

@@ -30,18 +30,19 @@ static bool lock_for(struct p2m *p, uint32_t access)
     return true;
 }
 
-/* Make the word that `e` describes private; p2m locked, the word unchanged. */
-static void set_private(struct p2m *p, gfn_t gfn, mfn_t block, struct p2m_entry *e)
+/* Make the word of `order` that `e` describes private; p2m locked, the word unchanged. */
+static inline void set_private(struct p2m *p, gfn_t gfn, mfn_t block, unsigned order,
+                               struct p2m_entry *e)
 {
     uint64_t value = word_next(e->seq, P2M_PRIVATE, block);
 
-    frame_of(block)->gfn = ALIGN_DOWN(gfn.n, BIT(e->order));
+    frame_of(block)->gfn = ALIGN_DOWN(gfn.n, BIT(order));
     word_store((uint64_t *)e->word, value);
-    p->count.granted += BIT(e->order);
-    p->count.consumed += BIT(e->order);
+    p->count.granted += BIT(order);
+    p->count.consumed += BIT(order);
     e->seq = value;
     e->state = P2M_PRIVATE;
-    e->mfn = mfn_add(block, gfn.n & (BIT(e->order) - 1));
+    e->mfn = mfn_add(block, gfn.n & (BIT(order) - 1));
 }
 
 static enum hv_err touch_4k(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_entry *e)
@@ -58,7 +59,7 @@ static enum hv_err touch_4k(struct p2m *p, gfn_t gfn, uint32_t access, struct p2
     env_clear_page(env_frame_ptr(mfn));
     if (lock_for(p, access)) {
         if (likely(p2m_same(e))) {
-            set_private(p, gfn, mfn, e);
+            set_private(p, gfn, mfn, ORDER_4K, e);
             p->count.faults_4k++;
             spin_unlock(&p->lock);
             return HV_OK;
@@ -160,7 +161,7 @@ static enum hv_err enter_2m(struct p2m *p, gfn_t gfn, mfn_t block, struct p2m_en
         spin_unlock(&p->lock);
         return HV_EBUSY;
     }
-    set_private(p, gfn, block, e);
+    set_private(p, gfn, block, ORDER_2M, e);
     p->count.large_2m++;
     p->count.faults_2m++;
     if (++frame_of(node)->refs == NODE_WORDS && frame_of(node)->gfn != FRAME_GFN_NONE) {

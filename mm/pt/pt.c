@@ -10,6 +10,8 @@
 #include "mm/frame.h"
 #include "mm/pt/pt_internal.h"
 
+#define NO_VA UINT64_MAX
+
 /* ---- Leaves ---- */
 
 static uint64_t perm_bits(const struct pt_format *fmt, uint32_t perm)
@@ -116,6 +118,7 @@ static void table_discard(struct pt *pt, mfn_t table, unsigned level, struct flu
         }
     }
     pt->tables--;
+    pt->last_va = NO_VA;
     if (batch != NULL) {
         flush_batch_free(batch, table, 0);
     } else {
@@ -126,9 +129,18 @@ static void table_discard(struct pt *pt, mfn_t table, unsigned level, struct flu
 enum hv_err pt_create(struct pt *pt, const struct pt_format *fmt, unsigned max_order,
                       enum frame_use use, uint32_t owner)
 {
-    *pt = (struct pt){
-        .fmt = fmt, .max_level = max_order / LEVEL_ORDER, .use = use, .owner = owner, .tables = 1};
-    return table_alloc(pt, &pt->root);
+    *pt = (struct pt){.fmt = fmt,
+                      .max_level = max_order / LEVEL_ORDER,
+                      .use = use,
+                      .owner = owner,
+                      .tables = 1,
+                      .last_va = NO_VA};
+    enum hv_err err = table_alloc(pt, &pt->root);
+
+    if (err == HV_OK) {
+        pt->root_table = env_frame_ptr(pt->root);
+    }
+    return err;
 }
 
 void pt_destroy(struct pt *pt, struct flush_batch *batch)
@@ -201,18 +213,32 @@ static uint64_t *walk(const struct pt *pt, uint64_t va, unsigned stop, unsigned 
     }
 }
 
-uint64_t *pt_slot(const struct pt *pt, uint64_t va, unsigned order)
+uint64_t *pt_slot(struct pt *pt, uint64_t va, unsigned level)
 {
-    unsigned level;
-    uint64_t *slot = walk(pt, va, order / LEVEL_ORDER, &level);
+    uint64_t *table = root_table(pt);
 
-    return level == order / LEVEL_ORDER ? slot : NULL;
+    if (level == 0 && ALIGN_DOWN(va, level_span(1)) == pt->last_va) {
+        return &pt->last_table[level_index(va, 0)];
+    }
+    for (unsigned at = pt->fmt->levels - 1; at > level; at--) {
+        uint64_t entry = entry_load(&table[level_index(va, at)]);
+
+        if (!is_table(pt, entry, at)) {
+            return NULL;
+        }
+        table = entry_child(pt, entry);
+    }
+    if (level == 0) {
+        pt->last_va = ALIGN_DOWN(va, level_span(1));
+        pt->last_table = table;
+    }
+    return &table[level_index(va, level)];
 }
 
-void pt_fill(struct pt *pt, uint64_t *slot, unsigned order, uint64_t entry)
+void pt_fill(struct pt *pt, uint64_t *slot, unsigned level, uint64_t entry)
 {
     if (!is_present(pt, entry_load(slot))) {
-        pt->leaves[order / LEVEL_ORDER]++;
+        pt->leaves[level]++;
     }
     entry_store(slot, entry);
 }
@@ -373,7 +399,7 @@ bool pt_merge(struct pt *pt, uint64_t va, unsigned order, struct flush_batch *ba
 {
     unsigned level = order / LEVEL_ORDER;
     uint64_t used = pt->fmt->accessed | pt->fmt->dirty;
-    uint64_t *slot = pt_slot(pt, va, order);
+    uint64_t *slot = pt_slot(pt, va, level);
     uint64_t seen = 0;
     const uint64_t *table;
     uint64_t first;

@@ -64,11 +64,14 @@ struct pt_format {
 struct pt {
     const struct pt_format *fmt;
     mfn_t root;
-    unsigned max_level; /* of leaves */
-    enum frame_use use; /* of the tables' frames */
+    uint64_t *root_table; /* the same, to be read */
+    unsigned max_level;   /* of leaves */
+    enum frame_use use;   /* of the tables' frames */
     uint32_t owner;
     uint64_t tables;                /* frames, root included */
     uint64_t leaves[PT_MAX_LEVELS]; /* by level */
+    uint64_t last_va;               /* pt_slot's last table of level 0 and the first va it */
+    uint64_t *last_table;           /* translates; ~0 when there is none */
 };
 
 /* A present leaf. */
@@ -136,9 +139,9 @@ bool pt_audit(const struct pt *pt);
 
 /* ---- The fast path: fill one entry whose tables exist ---- */
 
-/* The entry for va at level order / 9, or NULL if a table is missing or a larger leaf is there. */
-uint64_t *pt_slot(const struct pt *pt, uint64_t va, unsigned order);
+/* The entry for va at `level`, or NULL if a table is missing or a larger leaf is there. */
+uint64_t *pt_slot(struct pt *pt, uint64_t va, unsigned level);
 /* The bits of a leaf of `order`, to which its machine address is added. */
 uint64_t pt_leaf_bits(const struct pt_format *fmt, unsigned order, struct pt_attr attr);
-/* Enter a leaf where nothing, or the same leaf with fewer rights, stood. */
-void pt_fill(struct pt *pt, uint64_t *slot, unsigned order, uint64_t entry);
+/* Enter a leaf at `level` where nothing, or the same leaf with fewer rights, stood. */
+void pt_fill(struct pt *pt, uint64_t *slot, unsigned level, uint64_t entry);

@@ -35,11 +35,12 @@ static inline bool is_present(const struct pt *pt, uint64_t entry)
     return (entry & pt->fmt->present) != 0;
 }
 
-/* Of a present entry. */
+/* Of any entry at any level: ours refer to tables with all table bits, and leaves are marked. */
 static inline bool is_table(const struct pt *pt, uint64_t entry, unsigned level)
 {
-    return level > 0 && (!(pt->fmt->leaf_levels >> level & 1) ||
-                         (entry & pt->fmt->large_leaf_bits) != pt->fmt->large_leaf_bits);
+    const struct pt_format *fmt = pt->fmt;
+
+    return level > 0 && (entry & (fmt->table_bits | fmt->large_leaf_bits)) == fmt->table_bits;
 }
 
 static inline bool may_be_leaf(const struct pt *pt, unsigned level)
@@ -59,7 +60,7 @@ static inline uint64_t *entry_child(const struct pt *pt, uint64_t entry)
 
 static inline uint64_t *root_table(const struct pt *pt)
 {
-    return env_frame_ptr(pt->root);
+    return pt->root_table;
 }
 
 /* A present leaf entry of `level`, somewhere inside whose range va lies. */

@@ -298,7 +298,7 @@ static void creation_fails_cleanly(void **state)
     (void)state;
     env_start(BASE, NR_FRAMES, 1);
     assert_int_equal(p2m_create(&bad, &p), HV_EINVAL);
-    for (int64_t fail = 0; fail < 2; fail++) {
+    for (int64_t fail = 0; fail < 3; fail++) {
         test_env.fail_after = fail;
         assert_int_equal(p2m_create(&good, &p), HV_ENOMEM);
         assert_true(mm_audit_gone(VM));
