@@ -38,17 +38,22 @@ static struct thread *log_thread;               /* written once */
 static void (*hook_before)(void);
 static void (*hook_after)(void);
 
-static void print_entry(const struct log_entry *e)
+static size_t format_entry(const struct log_entry *e, char line[LINE_MAX])
 {
     static const char *const tags[] = {
         [LOG_ERROR] = "error: ", [LOG_WARN] = "warning: ", [LOG_INFO] = "", [LOG_DEBUG] = ""};
-    char line[LINE_MAX];
     uint64_t us = e->time_ns / 1000;
-    size_t n = scnprintf(line, sizeof(line), "[%5llu.%06llu] %s%s\n",
-                         (unsigned long long)(us / 1000000), (unsigned long long)(us % 1000000),
-                         e->level < ARRAY_SIZE(tags) ? tags[e->level] : "", e->text);
 
-    console_write(line, n);
+    return scnprintf(line, LINE_MAX, "[%5llu.%06llu] %s%s\n", (unsigned long long)(us / 1000000),
+                     (unsigned long long)(us % 1000000),
+                     e->level < ARRAY_SIZE(tags) ? tags[e->level] : "", e->text);
+}
+
+static void print_entry(const struct log_entry *e)
+{
+    char line[LINE_MAX];
+
+    console_write(line, format_entry(e, line));
 }
 
 static bool is_pending(void)
@@ -258,6 +263,20 @@ unsigned log_for_each(bool previous, bool (*fn)(const struct log_entry *e, void 
         }
     }
     return count;
+}
+
+void log_replay(void (*write)(const char *s, size_t len))
+{
+    char line[LINE_MAX];
+    struct log_entry e;
+    uint64_t pos = 0;
+    uint64_t end = __atomic_load_n(&printed, __ATOMIC_RELAXED);
+
+    while (logring_read(&ring, &pos, &e) && e.pos < end) {
+        if (e.level <= (uint8_t)log_get_level()) {
+            write(line, format_entry(&e, line));
+        }
+    }
 }
 
 void log_set_hooks(void (*before)(void), void (*after)(void))

@@ -54,6 +54,9 @@ const char *log_level_name(enum log_level level);
  * Returns how many were handed over. Thread context. */
 unsigned log_for_each(bool previous, bool (*fn)(const struct log_entry *e, void *arg), void *arg);
 
+/* Hand the lines printed so far to `write`, for a console device that has just been found. Boot. */
+void log_replay(void (*write)(const char *s, size_t len));
+
 /* Called by the printing thread around each group of lines, so that whoever owns the console's last
  * line (the shell's prompt) can clear and redraw it. Thread context; NULL: none. */
 void log_set_hooks(void (*before)(void), void (*after)(void));

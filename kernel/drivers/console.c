@@ -178,6 +178,13 @@ static void configure_ports(const char *list)
     }
 }
 
+/* A line of the log, which ends in LF alone. */
+static void replay_line(const char *s, size_t len)
+{
+    display_write(s, len);
+    display_write("\r", 1);
+}
+
 void console_init_display(const struct boot_info *info)
 {
     char list[64] = "";
@@ -194,6 +201,7 @@ void console_init_display(const struct boot_info *info)
     }
     if (!chosen || list_has(list, "display")) {
         have_display = display_init(info);
+        log_replay(replay_line);
     }
 }
 

@@ -5,9 +5,14 @@
 #include "kernel/drivers/vga.h"
 
 #include "arch/x86_64/hostmap.h"
+#include "arch/x86_64/io.h"
 #include "boot/bootinfo.h"
 
 #define VGA_TEXT_PA 0xb8000ULL
+#define CRTC_INDEX 0x3d4
+#define CRTC_DATA 0x3d5
+#define CRTC_CURSOR_START 0x0a
+#define CURSOR_OFF 0x20
 #define ATTRIBUTE_NORMAL 0x07u
 #define ATTRIBUTE_INVERSE 0x70u
 
@@ -52,5 +57,10 @@ const struct display_ops *vga_init(const struct boot_info *info, unsigned *colum
     }
     cells = hostmap_device(HPA(pa), 2ULL * *columns * *rows, false);
     cell_columns = *columns;
-    return cells && holds_data() ? &vga_ops : NULL;
+    if (!cells || !holds_data()) {
+        return NULL;
+    }
+    outb(CRTC_INDEX, CRTC_CURSOR_START); /* we draw our own */
+    outb(CRTC_DATA, CURSOR_OFF);
+    return &vga_ops;
 }
