@@ -30,3 +30,7 @@ test_guestconsole_SRCS := kernel/vm/guestconsole.c kernel/lib/string.c
 
 # The guest page-table walker, devices, the emulator.
 test_gwalk_SRCS := mm/gwalk.c kernel/lib/rng.c
+VLAPIC_SRCS := kernel/devices/vlapic.c kernel/devices/vlapic_ipi.c kernel/devices/vlapic_regs.c \
+               kernel/devices/vlapic_timer.c
+test_bus_SRCS := tests/host/fakevm.c kernel/devices/bus.c
+test_vlapic_SRCS := tests/host/fakevm.c $(VLAPIC_SRCS) kernel/lib/rng.c
