@@ -153,18 +153,26 @@ SUBMAKE  = $(Q)$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,
 
 # ---- Run ---------------------------------------------------------------------------------------
 
-EMU   ?= qemu-system-x86_64
-CPU   ?= EPYC,+svm
+EMU   ?= qemu
+CPU   ?= $(if $(filter bochs,$(EMU)),corei7_skylake_x,EPYC)
 SMP   ?= 2
 MEM   ?= 2G
 ACCEL ?= tcg
 
+QEMU_CPU = $(CPU)$(if $(findstring svm,$(CPU)),,$(COMMA)+svm)
+COMMA   := ,
+
 .PHONY: run
 run: deps
 	+$(SUBMAKE) iso
-	@echo '  RUN     $(ISO) on $(CPU) (Ctrl-A x ends the machine)'
-	$(Q)$(EMU) -machine q35 -accel $(ACCEL) -cpu $(CPU) -smp $(SMP) -m $(MEM) -nodefaults \
-	    -vga std -display none -serial mon:stdio -no-reboot -cdrom $(ISO) $(QEMU_EXTRA)
+	@echo '  RUN     $(ISO) on $(EMU) $(CPU) (Ctrl-A x ends the machine)'
+ifeq ($(EMU),bochs)
+	$(Q)$(PYTHON) tools/bochs_run.py --cpu $(CPU) --smp $(SMP) --mem $(MEM) --dir $(BUILD) $(ISO)
+else
+	$(Q)$(EMU:qemu=qemu-system-x86_64) -machine q35 -accel $(ACCEL) -cpu $(QEMU_CPU) -smp $(SMP) \
+	    -m $(MEM) -nodefaults -vga std -display none -serial mon:stdio -no-reboot -cdrom $(ISO) \
+	    $(QEMU_EXTRA)
+endif
 
 # ---- Tests -------------------------------------------------------------------------------------
 
@@ -234,7 +242,7 @@ clean:
 help:
 	@echo 'Targets:'
 	@echo '  all          kernel, guests and UEFI loader, under $$(BUILD)'
-	@echo '  run          boot the demo ISO in QEMU: three Linux guests'
+	@echo '  run          boot the demo ISO: three Linux guests (EMU=qemu or bochs, CPU=their model)'
 	@echo '  test         check + test-host + quick boot tests; test-all adds the long ones'
 	@echo '  check        warnings (gcc, clang), include directions, headers, format, licences'
 	@echo '  test-host    unit and property tests on the host; test-boot K=PATTERN in emulators'
