@@ -110,7 +110,8 @@ struct tables {
 #define TABLE_ADDRESS(member) (GUEST_ACPI_BASE + offsetof(struct tables, member))
 #define DSDT_ADDRESS (GUEST_ACPI_BASE + ALIGN_UP(sizeof(struct tables), 64))
 
-extern const uint8_t _binary_dsdt_aml_start[], _binary_dsdt_aml_end[];
+/* Linked in as iasl made it (build.mk). */
+extern const struct sdt_header _binary_dsdt_aml_start;
 
 static void fill_header(struct sdt_header *h, const char *signature, uint8_t revision, size_t len)
 {
@@ -190,8 +191,8 @@ enum hv_err acpi_tables_write(struct vm *vm, gpa_t *rsdp)
     fill_madt(&t.madt, vm->nr_vcpus);
     err = guestmem_write(vm, GPA(GUEST_ACPI_BASE), &t, sizeof t);
     if (!err) {
-        err = guestmem_write(vm, GPA(DSDT_ADDRESS), _binary_dsdt_aml_start,
-                             (size_t)(_binary_dsdt_aml_end - _binary_dsdt_aml_start));
+        err = guestmem_write(vm, GPA(DSDT_ADDRESS), &_binary_dsdt_aml_start,
+                             _binary_dsdt_aml_start.length);
     }
     if (!err) {
         err = smbios_write(vm);

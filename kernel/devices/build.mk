@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# The guest's DSDT: compiled by iasl, linked in as it is (_binary_dsdt_aml_start, _end).
+# The guest's DSDT: compiled by iasl, linked in as it is (_binary_dsdt_aml_start).
 DEPS += acpica-tools
 IASL ?= iasl
 DSDT_OBJ := $(BUILD)/kernel/devices/dsdt.aml.o

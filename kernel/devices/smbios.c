@@ -132,7 +132,7 @@ static void add_system(struct builder *b, const struct vm *vm, bool vmware)
     format_serial(vmware, s.uuid, serial, sizeof serial);
     const char *strings[] = {vmware ? "VMware, Inc." : "Ballast",
                              vmware ? "VMware Virtual Platform" : "Ballast Virtual Machine",
-                             vmware ? "None" : BALLAST_VERSION, serial};
+                             vmware ? "None" : "1", serial};
     add(b, &s.h, 1, sizeof s, strings, ARRAY_SIZE(strings));
 }
 

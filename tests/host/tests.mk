@@ -34,3 +34,7 @@ VLAPIC_SRCS := kernel/devices/vlapic.c kernel/devices/vlapic_ipi.c kernel/device
                kernel/devices/vlapic_timer.c
 test_bus_SRCS := tests/host/fakevm.c kernel/devices/bus.c
 test_vlapic_SRCS := tests/host/fakevm.c $(VLAPIC_SRCS) kernel/lib/rng.c
+test_vioapic_SRCS := tests/host/fakevm.c kernel/devices/bus.c kernel/devices/vioapic.c kernel/lib/rng.c
+test_vuart_SRCS := tests/host/fakevm.c kernel/devices/bus.c kernel/devices/vuart.c kernel/lib/rng.c
+test_platform_SRCS := tests/host/fakevm.c $(addprefix kernel/devices/,bus.c platform.c vmware.c vpit.c \
+                      vrtc.c acpi_tables.c smbios.c) kernel/lib/rng.c kernel/lib/printf.c kernel/lib/string.c
