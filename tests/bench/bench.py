@@ -28,7 +28,7 @@ GUEST_RUNS = [
 ]
 
 # Direct boots see the processor as a guest of Ballast does, so that Linux takes the same decisions.
-DIRECT_CPU = "EPYC,-svm"
+DIRECT_CPU = "EPYC,-svm,-monitor,-mce,-mca"
 LINUX_CMDLINE = "console=ttyS0 quiet name=linux run=poweroff"
 
 
@@ -125,14 +125,14 @@ def load_csv(name):
         return list(csv.DictReader(f))
 
 
-def verdict(ours, bar):
-    if bar is None:
+def verdict(ours, bar, partial):
+    if bar is None or (ours is None and partial):
         return ""
     return "yes" if ours is not None and ours <= bar else "no"
 
 
-def report(build, ours):
-    """Prints and writes the table; True when every bar holds."""
+def report(build, ours, partial):
+    """Prints and writes the table; True when every bar of what was run holds."""
     bars = {r["row"]: int(r["bar"]) for r in load_csv("bars.csv")}
     lines = []
     for peer in load_csv("peer-figures.csv"):
@@ -140,7 +140,7 @@ def report(build, ours):
         bar = bars.get(name)
         value = ours.get(name)
         lines.append([name, MACHINE, value, peer["svm_kvm_npt"], peer["svm_xen_hap"], bar,
-                      verdict(value, bar)])
+                      verdict(value, bar, partial)])
     with open(os.path.join(build, "bench.csv"), "w", encoding="utf-8", newline="") as f:
         out = csv.writer(f, lineterminator="\n")
         out.writerow("row machine ours kvm xen bar holds".split())
@@ -174,7 +174,7 @@ def main():
         except Failure as failure:
             print("bench: linux: %s" % failure, file=sys.stderr)
             ok = False
-    held = report(build, ours)
+    held = report(build, ours, what != "all")
     sys.exit(0 if ok and held else 1)
 
 
