@@ -167,7 +167,9 @@ bool env_may_allocate(const char *site)
     if (test_env.fail_rate != 0 && rng_below(&test_env.rng, test_env.fail_rate) == 0) {
         fails = true;
     }
-    test_env.failures += fails;
+    if (fails) {
+        test_env.failures++;
+    }
     return !fails;
 }
 
