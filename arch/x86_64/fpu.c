@@ -148,6 +148,17 @@ static void set_guest_masks(const struct fpu_state *st)
     }
 }
 
+/*
+ * XSETBV is intercepted, but not every processor honours that: QEMU's TCG 7.2 does not. While a
+ * guest's XCR0 is in the register, the register is the truth.
+ */
+static void note_xcr0(struct fpu_state *st)
+{
+    if (cpu_features.xsave) {
+        st->xcr0 = xgetbv(0) & xcr0_mask;
+    }
+}
+
 void fpu_load(struct fpu_state *st)
 {
     uint32_t cpu = this_cpu()->id;
@@ -175,6 +186,7 @@ void fpu_save(struct fpu_state *st)
     struct holder *h = &holders[this_cpu()->id];
 
     if (h->live == st) {
+        note_xcr0(st);
         save_registers(st);
         h->live = NULL;
     }
@@ -200,8 +212,11 @@ enum hv_err fpu_set_xcr0(struct fpu_state *st, uint64_t value)
     return HV_OK;
 }
 
-uint64_t fpu_get_xcr0(const struct fpu_state *st)
+uint64_t fpu_get_xcr0(struct fpu_state *st)
 {
+    if (holders[this_cpu()->id].live == st) {
+        note_xcr0(st);
+    }
     return st->xcr0;
 }
 

@@ -39,7 +39,7 @@ void fpu_save(struct fpu_state *st);
 /* The guest's XSETBV(0). HV_EINVAL: the manual's rules forbid it (#GP). By the vCPU's thread while
  * `st` is loaded, fast path included. */
 enum hv_err fpu_set_xcr0(struct fpu_state *st, uint64_t value) __must_check;
-uint64_t fpu_get_xcr0(const struct fpu_state *st);
+uint64_t fpu_get_xcr0(struct fpu_state *st);
 /* The guest's IA32_XSS; the same rules. */
 enum hv_err fpu_set_xss(struct fpu_state *st, uint64_t value) __must_check;
 

@@ -12,6 +12,7 @@
 #include "kernel/vm/vm.h"
 
 #define E820_RAM 1u
+#define E820_RESERVED 2u
 #define E820_ACPI 3u
 
 #define PTE_TABLE 0x3ULL /* present, writable */
@@ -25,6 +26,7 @@ unsigned loader_memory_map(uint64_t memory_bytes, struct loader_range *out, unsi
 {
     const struct loader_range ranges[] = {
         {0, MIN(memory_bytes, GUEST_LOW_RAM_END), E820_RAM},
+        {GUEST_LOW_RAM_END, GUEST_ACPI_BASE - GUEST_LOW_RAM_END, E820_RESERVED},
         {GUEST_ACPI_BASE, GUEST_ACPI_END - GUEST_ACPI_BASE, E820_ACPI},
         {MIB(1), memory_bytes > MIB(1) ? MIN(memory_bytes, GUEST_PCI_HOLE) - MIB(1) : 0, E820_RAM},
         {GIB(4), memory_bytes > GUEST_PCI_HOLE ? memory_bytes - GUEST_PCI_HOLE : 0, E820_RAM},

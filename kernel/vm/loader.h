@@ -32,8 +32,8 @@ struct loader_request {
     struct loader_image kernel;
     struct loader_image initrd; /* size 0: none */
     const char *cmdline;
-    uint64_t rsdp;              /* guest-physical, 0: none */
-    char error[200];            /* filled on failure */
+    uint64_t rsdp;   /* guest-physical, 0: none */
+    char error[200]; /* filled on failure */
 };
 
 struct loader {
@@ -42,8 +42,10 @@ struct loader {
     enum hv_err (*load)(struct loader_request *req, struct loader_entry *out);
 };
 
-/* Guest-physical layout, one place: RAM below 640 KiB minus EBDA, ACPI area, RAM from 1 MiB up to
- * 3 GiB, rest from 4 GiB. Fills at most `max` entries; returns how many. */
+/* Guest-physical layout, one place: RAM below 640 KiB minus EBDA, the rest of the first MiB, RAM from
+ * 1 MiB up to 3 GiB, rest from 4 GiB. All of it is backed: where a PC has adapter ROMs kernels look
+ * for signatures, which shall not cost an emulated access each, and the first 2 MiB can be one
+ * large page. Fills at most `max` entries; returns how many. */
 struct loader_range {
     uint64_t base, size;
     uint32_t type; /* e820: 1 RAM, 2 reserved, 3 ACPI data */

@@ -15,6 +15,7 @@
 #include "kernel/lib/string.h"
 #include "kernel/vm/exit.h"
 
+#define MSR_NB_CFG 0xc001001fu
 #define MSR_INT_PENDING 0xc0010055u
 #define MSR_DE_CFG 0xc0011029u
 #define DE_CFG_LFENCE_SERIALIZING BIT(1)
@@ -267,6 +268,7 @@ static const struct msr_policy policies[] = {
     {MSR_TSC_AUX, MSR_TSC_AUX, read_tsc_aux, write_tsc_aux},
     {MSR_SYSCFG, MSR_SYSCFG, read_zero, write_zero_only},
     {MSR_HWCR, MSR_HWCR, read_hwcr, write_ignored},
+    {MSR_NB_CFG, MSR_NB_CFG, read_zero, write_ignored},
     {MSR_INT_PENDING, MSR_INT_PENDING, read_zero, write_ignored},
     {MSR_DE_CFG, MSR_DE_CFG, read_de_cfg, write_ignored},
 };

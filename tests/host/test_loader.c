@@ -187,17 +187,20 @@ static void test_memory_map(void **state)
 {
     (void)state;
     struct loader_range r[8];
-    assert_int_equal(loader_memory_map(MIB(256), r, 8), 3);
+    assert_int_equal(loader_memory_map(MIB(256), r, 8), 4);
     assert_int_equal(r[0].size, GUEST_LOW_RAM_END);
-    assert_int_equal(r[1].type, 3);
-    assert_int_equal(r[2].base, MIB(1));
-    assert_int_equal(r[2].size, MIB(255));
-    assert_int_equal(loader_memory_map(GIB(5), r, 8), 4);
-    assert_int_equal(r[2].base + r[2].size, GUEST_PCI_HOLE);
-    assert_int_equal(r[3].base, GIB(4));
-    assert_int_equal(r[3].size, GIB(2));
+    assert_int_equal(r[1].base, GUEST_LOW_RAM_END);
+    assert_int_equal(r[1].type, 2);
+    assert_int_equal(r[2].base, GUEST_ACPI_BASE);
+    assert_int_equal(r[2].type, 3);
+    assert_int_equal(r[3].base, MIB(1));
+    assert_int_equal(r[3].size, MIB(255));
+    assert_int_equal(loader_memory_map(GIB(5), r, 8), 5);
+    assert_int_equal(r[3].base + r[3].size, GUEST_PCI_HOLE);
+    assert_int_equal(r[4].base, GIB(4));
+    assert_int_equal(r[4].size, GIB(2));
     assert_int_equal(loader_memory_map(GIB(5), r, 2), 2);
-    assert_int_equal(loader_memory_map(KIB(64), r, 8), 2);
+    assert_int_equal(loader_memory_map(KIB(64), r, 8), 3);
 }
 
 static void test_linux_good(void **state)
