@@ -35,6 +35,11 @@ static void print_host(void)
                 (unsigned long long)(s.table_bytes / KIB(1)),
                 (unsigned long long)kmalloc_bytes(OWNER_HOST),
                 (unsigned long long)s.used[FRAME_RETIRED]);
+    if (s.total_high > 0) {
+        shell_print("HIGH  /MB: %llu total above 4 GiB, %llu of it used\n",
+                    (unsigned long long)frames_mb(s.total_high),
+                    (unsigned long long)frames_mb(s.total_high - s.free_high));
+    }
     shell_print("FREE     :");
     for (unsigned order = 0; order <= BUDDY_MAX_ORDER; order++) {
         if (s.free_blocks[order] > 0) {
@@ -76,6 +81,7 @@ static bool print_vm(struct vm *vm, void *arg)
     p2m_counters(vm->p2m, &p);
     uint64_t overhead = vm_overhead_bytes(vm);
 
+    p.ram = vm->config.memory_bytes / PAGE_SIZE; /* MEMSZ is what was configured */
     print_row(vm->config.name, &p, overhead);
     sum->p.ram += p.ram;
     sum->p.granted += p.granted;
@@ -116,10 +122,14 @@ static bool audit_vm(struct vm *vm, void *arg)
 void cmd_audit(unsigned nr, char **args)
 {
     bool good = buddy_audit();
+    struct buddy_stats stats;
 
     (void)nr;
     (void)args;
+    buddy_stats(&stats);
     shell_print("  %-15s %s\n", "machine", good ? "every frame counted" : "DISAGREES; see `log`");
+    shell_print("  %-15s %llu frames free of %llu\n", "", (unsigned long long)stats.free,
+                (unsigned long long)stats.total);
     vm_for_each(audit_vm, &good);
     shell_print("audit: %s\n", good ? "passed" : "FAILED");
 }

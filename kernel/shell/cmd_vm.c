@@ -37,6 +37,10 @@ static void count_totals(const struct vm *vm, struct totals *t)
 
 /* --- vms --- */
 
+struct tally {
+    unsigned all, running;
+};
+
 static bool print_line(struct vm *vm, void *arg)
 {
     char memory[FORMAT_MAX], granted[FORMAT_MAX], time[FORMAT_MAX], reason[200] = "";
@@ -50,12 +54,15 @@ static bool print_line(struct vm *vm, void *arg)
     if (vm->stop_reason != STOP_NONE) {
         vm_describe_stop(vm, reason, sizeof(reason));
     }
-    /* What stands before the reason takes 64 columns. */
-    shell_print("%-15s %-8s %4u %6s %7s %10s %8llu %.*s\n", vm->config.name,
-                vm_state_name(vm->state), vm->nr_vcpus, format_size(memory, p.ram * PAGE_SIZE),
+    /* A long reason wraps rather than being cut: it is what the operator looks for. */
+    shell_print("%-12s %-7s %4u %6s %6s %9s %8llu %s\n", vm->config.name,
+                vm_state_name(vm->state), vm->nr_vcpus,
+                format_size(memory, vm->config.memory_bytes),
                 format_size(granted, p.granted * PAGE_SIZE), format_seconds(time, t.run_ns),
-                (unsigned long long)t.exits, (int)MIN(console_columns() - 65u, 150u), reason);
-    (*(unsigned *)arg)++;
+                (unsigned long long)t.exits, reason);
+    struct tally *tally = arg;
+    tally->all++;
+    tally->running += vm->state == VM_RUNNING;
     return true;
 }
 
@@ -68,7 +75,7 @@ static bool print_unbuilt(const struct vm_config *cfg, void *arg)
     if (vm) {
         vm_put(vm);
     } else {
-        shell_print("%-15s %s\n", cfg->name,
+        shell_print("%-12s %s\n", cfg->name,
                     cfg->bad ? "(wrong in ballast.conf; `log` says why)" : "(not built)");
     }
     return true;
@@ -76,15 +83,15 @@ static bool print_unbuilt(const struct vm_config *cfg, void *arg)
 
 void cmd_vms(unsigned nr, char **args)
 {
-    unsigned count = 0;
+    struct tally tally = {0, 0};
 
     (void)nr;
     (void)args;
-    shell_print("%-15s %-8s %4s %6s %7s %10s %8s %s\n", "NAME", "STATE", "CPUS", "MEMORY",
-                "GRANTED", "CPU TIME", "EXITS", "ENDED BY");
-    vm_for_each(print_line, &count);
+    shell_print("%-12s %-7s %4s %6s %6s %9s %8s %s\n", "NAME", "STATE", "CPUS", "MEMORY", "GRANT",
+                "CPU TIME", "EXITS", "ENDED BY");
+    vm_for_each(print_line, &tally);
     startup_for_each_vm(print_unbuilt, NULL);
-    shell_print("%u VM%s\n", count, count == 1 ? "" : "s");
+    shell_print("%u VM%s: %u running\n", tally.all, tally.all == 1 ? "" : "s", tally.running);
 }
 
 /* --- vm NAME --- */
@@ -127,13 +134,13 @@ static void print_vcpu(const struct vm *vm, struct vcpu *v)
     char time[FORMAT_MAX];
     bool runs = vm->state == VM_RUNNING;
 
-    shell_print("  vcpu %u: %s, %s used, %llu entries, rip %llx\n", v->id,
+    shell_print("  vcpu %u: %s, %s used, rip %llx\n", v->id,
                 v->wait_sipi ? "not started"
                 : v->halted  ? "halted"
                 : runs       ? "running"
                              : "stopped",
                 format_seconds(time, v->thread ? v->thread->run_ns : 0),
-                (unsigned long long)v->entries, (unsigned long long)v->rip);
+                (unsigned long long)v->rip);
     if (!runs && v->vendor) {
         print_registers(v);
     }
