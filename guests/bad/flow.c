@@ -8,7 +8,7 @@
 #include "guests/lib/trap.h"
 
 #define STORM_VECTOR 0x51
-#define STORM_COUNT 100000U
+#define STORM_COUNT 20000U
 
 static volatile uint32_t storm_seen;
 
