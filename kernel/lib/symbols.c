@@ -22,7 +22,8 @@ const char *symbols_lookup(uint64_t addr, uint64_t *offset)
 {
     uint64_t base = (uint64_t)__image_start;
 
-    if (symbols_count == 0 || addr < base + symbols_table[0].start || addr >= (uint64_t)__text_end) {
+    if (symbols_count == 0 || addr < base + symbols_table[0].start ||
+        addr >= (uint64_t)__text_end) {
         return NULL;
     }
     uint64_t target = addr - base;

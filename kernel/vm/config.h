@@ -21,25 +21,25 @@ enum config_on_reset { ON_RESET_STOP, ON_RESET_RESTART };
 
 struct vm_config {
     char name[CONFIG_NAME_MAX];
-    unsigned line;                    /* of the section, for messages */
-    uint64_t memory_bytes;            /* `memory = 256M` (K, M, G suffixes; bare number: MiB) */
-    unsigned vcpus;                   /* 1 .. 16 */
-    char kernel[CONFIG_MODULE_MAX];   /* module names */
-    char initrd[CONFIG_MODULE_MAX];   /* empty: none */
+    unsigned line;                  /* of the section, for messages */
+    uint64_t memory_bytes;          /* `memory = 256M` (K, M, G suffixes; bare number: MiB) */
+    unsigned vcpus;                 /* 1 .. 16 */
+    char kernel[CONFIG_MODULE_MAX]; /* module names */
+    char initrd[CONFIG_MODULE_MAX]; /* empty: none */
     char cmdline[CONFIG_CMDLINE_MAX];
     enum config_identity identity;
     enum config_largepages largepages;
     enum config_mmu mmu;
     enum config_output output;
     enum config_on_reset on_reset;
-    unsigned cpu_shares;              /* low 500, normal 1000, high 2000, or a number; per vCPU */
-    bool autostart;                   /* `start = auto|manual` */
-    bool bad;                         /* an error was reported for it: not to be started */
+    unsigned cpu_shares; /* low 500, normal 1000, high 2000, or a number; per vCPU */
+    bool autostart;      /* `start = auto|manual` */
+    bool bad;            /* an error was reported for it: not to be started */
 };
 
 struct host_config {
-    uint64_t seed;                    /* `seed = N` */
-    unsigned log_level;               /* `loglevel = error|warn|info|debug` */
+    uint64_t seed;      /* `seed = N` */
+    unsigned log_level; /* `loglevel = error|warn|info|debug` */
 };
 
 struct config {
@@ -57,5 +57,5 @@ typedef void (*config_report_t)(void *arg, const char *message);
  * reported. VMs with bad == true must not start; the others may.
  */
 enum hv_err config_parse(const char *file, const char *text, size_t len,
-                         bool (*module_exists)(const char *name), config_report_t report,
-                         void *arg, struct config *out);
+                         bool (*module_exists)(const char *name), config_report_t report, void *arg,
+                         struct config *out);

@@ -34,7 +34,8 @@ enum hv_err guestmem_translate(struct vcpu *v, gva_t gva, uint32_t access, bool 
                                gpa_t *out) __must_check;
 /* Up to 15 instruction bytes at CS:RIP, the rest of `bytes` zero; *got may be fewer at a page that is
  * not mapped. The processor has fetched them already, so permissions are not checked again. */
-enum hv_err guestmem_fetch(struct vcpu *v, bool fast, uint8_t bytes[15], unsigned *got) __must_check;
+enum hv_err guestmem_fetch(struct vcpu *v, bool fast, uint8_t bytes[15],
+                           unsigned *got) __must_check;
 /* len up to GUESTMEM_GVA_MAX. All pages are translated before the first byte moves. HV_EFAULT as
  * guestmem_translate; HV_ENOENT: no RAM behind it. Off the fast path. */
 enum hv_err guestmem_read_gva(struct vcpu *v, gva_t gva, void *dst, size_t len,
