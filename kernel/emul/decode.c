@@ -168,6 +168,13 @@ static void take_operands(const ZydisDecodedInstruction *z, struct insn *out)
     }
 }
 
+/* AMD's other name of CR8: a locked move of CR0, which Zydis takes for a mistake. Manual: AMD APM
+ * volume 2, "CR8 (Task Priority Register, TPR)". */
+static bool is_locked_cr_move(const uint8_t *bytes, unsigned len)
+{
+    return len >= 4 && bytes[0] == 0xf0 && bytes[1] == 0x0f && (bytes[2] & 0xfd) == 0x20;
+}
+
 static bool decode(const uint8_t *bytes, unsigned len, enum emul_mode mode, struct insn *out)
 {
     static const struct {
@@ -180,15 +187,19 @@ static bool decode(const uint8_t *bytes, unsigned len, enum emul_mode mode, stru
     };
     ZydisDecoder decoder;
     ZydisDecodedInstruction z;
+    unsigned lock = is_locked_cr_move(bytes, len);
 
     if (!ZYAN_SUCCESS(ZydisDecoderInit(&decoder, modes[mode].machine, modes[mode].stack)) ||
-        !ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, NULL, bytes, len, &z))) {
+        !ZYAN_SUCCESS(
+            ZydisDecoderDecodeInstruction(&decoder, NULL, bytes + lock, len - lock, &z))) {
         return false;
     }
     *out = (struct insn){.length = z.length, .mode = (uint8_t)mode};
     take_prefixes(&z, out);
     take_opcode(&z, out);
     take_operands(&z, out);
+    out->lock |= lock;
+    out->length = (uint8_t)(out->length + lock);
     return true;
 }
 

@@ -38,3 +38,6 @@ test_vioapic_SRCS := tests/host/fakevm.c kernel/devices/bus.c kernel/devices/vio
 test_vuart_SRCS := tests/host/fakevm.c kernel/devices/bus.c kernel/devices/vuart.c kernel/lib/rng.c
 test_platform_SRCS := tests/host/fakevm.c $(addprefix kernel/devices/,bus.c platform.c vmware.c vpit.c \
                       vrtc.c acpi_tables.c smbios.c) kernel/lib/rng.c kernel/lib/printf.c kernel/lib/string.c
+test_decode_SRCS := kernel/emul/decode.c kernel/lib/rng.c
+EMUL_SRCS := $(addprefix kernel/emul/,alu.c decode.c emul.c exec_alu.c exec_mov.c exec_string.c operand.c)
+test_emul_SRCS := tests/host/fakevm.c $(EMUL_SRCS) kernel/lib/rng.c kernel/lib/printf.c
