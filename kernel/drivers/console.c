@@ -6,6 +6,7 @@
  */
 #include "kernel/drivers/console.h"
 
+#include "arch/x86_64/clock.h"
 #include "arch/x86_64/hostmap.h"
 #include "arch/x86_64/irq.h"
 #include "arch/x86_64/irqflags.h"
@@ -25,6 +26,7 @@
 #define INPUT_MAX 256u
 #define POLL_NS 10000000ULL
 #define MMIO_UART_BYTES 64u
+#define STALL_NS 10000000000ULL
 
 static const struct port {
     const char *name;
@@ -76,9 +78,33 @@ static size_t write_chunk(const char *s, size_t len)
     return taken;
 }
 
+/*
+ * Wait, with interrupts on, for a terminal that reads slowly (a paused one, a busy program behind an
+ * emulator's pipe). One that takes nothing for STALL_NS loses what is written until it reads again.
+ * Callers may hold locks, so this gives the processor to nobody.
+ */
+static void wait_for_ports(void)
+{
+    uint64_t start = clock_now_ns();
+
+    for (unsigned i = 0; i <= ARRAY_SIZE(uarts); i++) {
+        struct uart *u = i < ARRAY_SIZE(uarts) ? &uarts[i] : &pci_uart;
+
+        while (!uart_ready(u)) {
+            if (clock_now_ns() - start > STALL_NS) {
+                u->stalled = true;
+            }
+            __builtin_ia32_pause();
+        }
+    }
+}
+
 void console_write(const char *s, size_t len)
 {
     while (len > 0) {
+        if (!console_in_panic() && irq_enabled()) {
+            wait_for_ports();
+        }
         bool locked = !console_in_panic();
         uint64_t flags = locked ? spin_lock_irqsave(&out_lock) : 0;
         size_t taken = write_chunk(s, len);

@@ -114,6 +114,11 @@ static bool wait_empty(struct uart *u)
     return false;
 }
 
+bool uart_ready(struct uart *u)
+{
+    return !u->present || u->stalled || (reg_read(u, REG_LSR) & LSR_THR_EMPTY);
+}
+
 void uart_write(struct uart *u, const char *s, size_t len)
 {
     unsigned burst = u->has_fifo ? FIFO_BYTES : 1;

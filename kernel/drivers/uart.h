@@ -26,6 +26,9 @@ struct uart {
 bool uart_probe_port(struct uart *u, uint16_t port);
 bool uart_probe_mmio(struct uart *u, volatile void *base, unsigned stride_shift);
 
+/* Would uart_write send a FIFO's worth without waiting? Also true if it would not wait, but lose it. */
+bool uart_ready(struct uart *u);
+/* Waits up to about a second for the port to drain. */
 void uart_write(struct uart *u, const char *s, size_t len);
 /* The next received byte, or -1. */
 int uart_read(struct uart *u);
