@@ -485,11 +485,21 @@ enum hv_err buddy_init(mfn_t table_mfn, uint64_t nr_frames)
         buddy_caches[i] = (struct buddy_cache){.head = FRAME_LINK_NONE};
     }
     buddy_state.total = 0;
+    buddy_state.total_high = 0;
     for (unsigned use = 0; use < NR_FRAME_USES; use++) {
         buddy_state.used[use] = 0;
     }
     buddy_reserve_host(table_mfn, pages);
     return HV_OK;
+}
+
+/* `nr` frames from mfn on, all in one zone, turned out to be RAM. */
+static void count_ram(mfn_t mfn, uint64_t nr)
+{
+    buddy_state.total += nr;
+    if (mfn.n >= LOW_FRAMES) {
+        buddy_state.total_high += nr;
+    }
 }
 
 void buddy_add(mfn_t first, uint64_t nr)
@@ -513,7 +523,7 @@ void buddy_add(mfn_t first, uint64_t nr)
         while (order < BUDDY_MAX_ORDER && IS_ALIGNED(at, BIT(order + 1)) && BIT(order + 1) <= run) {
             order++;
         }
-        buddy_state.total += BIT(order);
+        count_ram(MFN(at), BIT(order));
         block_free(MFN(at), order);
         at += BIT(order);
     }
@@ -526,7 +536,7 @@ void buddy_reserve_host(mfn_t first, uint64_t nr)
     for (uint64_t at = first.n; at < MIN(first.n + nr, frame_nr); at++) {
         if (frame_of(MFN(at))->use == FRAME_RESERVED) {
             frame_set(MFN(at), FRAME_HOST, 0, OWNER_HOST);
-            buddy_state.total++;
+            count_ram(MFN(at), 1);
             buddy_state.used[FRAME_HOST]++;
         }
     }

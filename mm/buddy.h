@@ -67,6 +67,8 @@ void buddy_end_aside(mfn_t base);
 struct buddy_stats {
     uint64_t total;               /* frames of RAM known to the allocator */
     uint64_t free;                /* frames free, per-processor caches included */
+    uint64_t total_high;          /* of these, at and above 4 GiB */
+    uint64_t free_high;           /* likewise, but for the caches */
     uint64_t used[NR_FRAME_USES]; /* frames by use */
     uint64_t free_blocks[BUDDY_MAX_ORDER + 1];
     uint64_t table_bytes; /* frame table */

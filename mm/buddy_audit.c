@@ -11,7 +11,10 @@
 /* Sums of the counters; everything locked. */
 static void sum_counters(unsigned nr_cpus, struct buddy_stats *out)
 {
+    uint64_t low = 0;
+
     *out = (struct buddy_stats){.total = buddy_state.total,
+                                .total_high = buddy_state.total_high,
                                 .table_bytes = buddy_table_bytes(frame_nr)};
     for (unsigned use = 0; use < NR_FRAME_USES; use++) {
         int64_t used = buddy_state.used[use];
@@ -30,7 +33,11 @@ static void sum_counters(unsigned nr_cpus, struct buddy_stats *out)
         }
         out->free_blocks[BUDDY_ASIDE_ORDER] += z->aside_nr;
         out->free += z->aside_nr << BUDDY_ASIDE_ORDER;
+        if (i == ZONE_LOW) {
+            low = out->free;
+        }
     }
+    out->free_high = out->free - low;
     for (unsigned i = 0; i < nr_cpus; i++) {
         out->free_blocks[0] += buddy_caches[i].nr;
         out->free += buddy_caches[i].nr;
