@@ -30,6 +30,7 @@
 #include "kernel/memory.h"
 #include "kernel/panic.h"
 #include "kernel/sched/sched.h"
+#include "kernel/selftest_sched.h"
 #include "kernel/shell/shell.h"
 #include "kernel/startup.h"
 #include "kernel/vm/backend.h"
@@ -195,6 +196,7 @@ static void boot_thread(void *arg)
     machine_report(&boot_info);
     console_init_input();
     log_start_thread();
+    selftest_run(boot_info.cmdline);
     startup_vms(&boot_info);
     shell_start();
     for (;;) {

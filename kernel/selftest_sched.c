@@ -9,7 +9,9 @@
 #include "arch/x86_64/irqflags.h"
 #include "arch/x86_64/percpu.h"
 #include "arch/x86_64/smp.h"
+#include "kernel/lib/parse.h"
 #include "kernel/lib/rng.h"
+#include "kernel/lib/string.h"
 #include "kernel/log.h"
 #include "kernel/sched/sched.h"
 #include "kernel/sched/timer.h"
@@ -403,4 +405,18 @@ bool selftest_sched(void)
     log_info("selftest sched: %u of %u passed on %u processors", passed,
              (unsigned)ARRAY_SIZE(cases), nr_cpus());
     return passed == ARRAY_SIZE(cases);
+}
+
+void selftest_run(const char *cmdline)
+{
+    char word[16];
+
+    if (!parse_option(cmdline, "selftest", word, sizeof(word))) {
+        return;
+    }
+    if (str_equal(word, "sched")) {
+        (void)selftest_sched();
+    } else {
+        log_error("command line: selftest=%s: accepted: sched", word);
+    }
 }
