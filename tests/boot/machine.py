@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A machine under test: an emulator with Ballast in it, its serial port at the end of a pexpect child.
+
+Every wait has a bound, every emulator runs under `timeout`, and what came over the serial port is
+kept in BUILD/tests/boot/NAME.log, which a failure names.
+"""
+
+import os
+import re
+import shutil
+import sys
+import time
+
+import pexpect
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../../tools"))
+from mkcpio import Archive  # noqa: E402
+
+BUILD = os.environ.get("BALLAST_BUILD", os.path.join(os.path.dirname(__file__), "../../build"))
+BUILD = os.path.abspath(BUILD)
+KERNEL = os.path.join(BUILD, "ballast.elf")
+ISO = os.path.join(BUILD, "ballast.iso")
+USB = os.path.join(BUILD, "ballast.usb.img")
+PROMPT = "ballast> "
+OVMF = ["/usr/share/ovmf/OVMF.fd", "/usr/share/OVMF/OVMF_CODE.fd"]
+
+# A loaded two-core machine is several times slower than an idle one: bounds are generous, for a
+# hang must be told from a slow emulator, not from a fast one.
+SLOW = float(os.environ.get("BALLAST_TEST_SLOW", "1"))
+
+
+def guest_elf(name):
+    path = os.path.join(BUILD, "guests", name + ".elf")
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def linux_modules():
+    base = os.path.join(BUILD, "guests", "linux")
+    out = {}
+    for name in ("vmlinuz", "initrd.img"):
+        with open(os.path.join(base, name), "rb") as f:
+            out[name] = f.read()
+    return out
+
+
+def ovmf():
+    for path in OVMF:
+        if os.path.exists(path):
+            return path
+    pytest.skip("no OVMF firmware (Debian package ovmf)")
+
+
+class Machine:
+    """One run of the emulator. Use as a context manager."""
+
+    def __init__(self, name, cpu="EPYC,+svm", smp=1, mem="1G", boot=None, modules=None,
+                 cmdline="", extra=(), limit=120, machine="q35"):
+        self.name = name
+        self.limit = limit * SLOW
+        self.dir = os.path.join(BUILD, "tests", "boot")
+        os.makedirs(self.dir, exist_ok=True)
+        self.log_path = os.path.join(self.dir, name + ".log")
+        qemu = shutil.which("qemu-system-x86_64")
+        if not qemu:
+            pytest.skip("qemu-system-x86_64 is not installed")
+        argv = ["timeout", str(int(self.limit)), qemu, "-machine", machine, "-accel", "tcg",
+                "-cpu", cpu, "-smp", str(smp), "-m", mem, "-nodefaults", "-display", "none",
+                "-serial", "stdio", "-no-reboot"]
+        if boot is None:
+            initrd = os.path.join(self.dir, name + ".cpio")
+            argv += ["-kernel", KERNEL, "-append", cmdline]
+            if modules is not None:
+                archive = Archive()
+                for k, v in modules.items():
+                    archive.file(k, v if isinstance(v, bytes) else v.encode())
+                archive.write(initrd)
+                argv += ["-initrd", initrd]
+        else:
+            argv += boot
+        self.argv = argv + list(extra)
+        self.child = None
+
+    def __enter__(self):
+        self.log = open(self.log_path, "w", encoding="utf-8", errors="replace")
+        self.child = pexpect.spawn(self.argv[0], self.argv[1:], encoding="utf-8",
+                                   codec_errors="replace", timeout=self.limit, echo=False,
+                                   dimensions=(50, 200))
+        self.child.delaybeforesend = None
+        self.child.logfile_read = self.log
+        return self
+
+    def __exit__(self, *exc):
+        self.child.close(force=True)
+        self.log.close()
+        return False
+
+    def expect(self, pattern, timeout=None):
+        """Wait for a regular expression (or list of them); fails with the log's name and tail."""
+        try:
+            return self.child.expect(pattern, timeout=self.limit if timeout is None
+                                     else timeout * SLOW)
+        except (pexpect.TIMEOUT, pexpect.EOF) as e:
+            self.log.flush()
+            with open(self.log_path, encoding="utf-8", errors="replace") as f:
+                tail = f.read()[-2500:]
+            pytest.fail("%s while waiting for %r; log %s ends:\n%s" %
+                        (type(e).__name__, pattern, self.log_path, tail), pytrace=False)
+
+    @property
+    def match(self):
+        return self.child.match
+
+    def prompt(self, timeout=None):
+        """Wait for the shell."""
+        self.expect(re.escape(PROMPT), timeout)
+
+    def send(self, text):
+        self.child.send(text)
+
+    def command(self, line, timeout=60):
+        """Run one shell command; its output as a string."""
+        # The shell echoes what is typed: the answer starts behind the echo.
+        self.send(line + "\r")
+        self.expect(re.escape(line) + r"\r*\n", timeout)
+        self.expect(re.escape(PROMPT), timeout)
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.child.before).replace("\r", "")
+
+    def wait_for(self, line, pattern, timeout=60, every=0.5):
+        """Repeat a shell command until its output matches; the match object."""
+        end = time.monotonic() + timeout * SLOW
+        while True:
+            out = self.command(line)
+            m = re.search(pattern, out)
+            if m:
+                return m
+            if time.monotonic() > end:
+                pytest.fail("%r never matched %r; last output:\n%s" % (line, pattern, out),
+                            pytrace=False)
+            time.sleep(every)
+
+    def poweroff(self):
+        """Leave by the shell; the emulator must end by itself."""
+        self.send("poweroff\r")
+        self.expect_end()
+
+    def expect_end(self, timeout=30):
+        try:
+            self.child.expect(pexpect.EOF, timeout=timeout * SLOW)
+        except pexpect.TIMEOUT:
+            pytest.fail("the machine did not power off; see " + self.log_path, pytrace=False)
+
+    def text(self):
+        self.log.flush()
+        with open(self.log_path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+
+def conf(*sections, **host):
+    """A ballast.conf: host options as keywords, VMs as (name, dict)."""
+    lines = ["%s = %s" % kv for kv in host.items()]
+    for name, keys in sections:
+        lines.append("[%s]" % name)
+        lines += ["%s = %s" % kv for kv in keys.items()]
+    return "\n".join(lines) + "\n"
+
+
+def linux_vm(name, **keys):
+    base = {"memory": "256M", "kernel": "vmlinuz", "initrd": "initrd.img",
+            "cmdline": '"console=ttyS0 quiet name=%s"' % name}
+    base.update(keys)
+    return name, base

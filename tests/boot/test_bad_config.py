@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Bad input at boot: every error names file, line and reason, and nothing else is lost."""
+
+import re
+
+import pytest
+
+from machine import Machine, conf, guest_elf, linux_modules
+
+HELLO = {"memory": "8M", "kernel": "hello.elf", "output": "log", "cmdline": "name=ok end=exit"}
+
+
+def _boots(name, text, expected, modules=None, mem="512M"):
+    """Boot with this ballast.conf; each expected pattern is on the console, and the VM `ok` (if
+    there is one) ran; then the shell answers."""
+    files = {"ballast.conf": text, "hello.elf": guest_elf("hello")}
+    files.update(modules or {})
+    with Machine("svm_bad_config_" + name, modules=files, mem=mem, limit=120) as m:
+        m.prompt()
+        if "[ok]" in text:
+            m.wait_for("vms", r"ok\s+stopped.*exited with code 1\b")
+        for pattern in expected:
+            assert re.search(pattern, m.text()), "%r is not in:\n%s" % (pattern, m.text())
+        assert "ballast" in m.command("version").lower()
+        m.poweroff()
+
+
+def test_svm_bad_config():
+    """The configuration's own errors, many in one file."""
+    text = "\n".join([
+        "seed = 1",                    # 1
+        "colour = blue",               # 2
+        "loglevel = loud",             # 3
+        "[ok]",                        # 4
+        *["%s = %s" % kv for kv in HELLO.items()],   # 5-8
+        "[typo]",                      # 9
+        "memroy = 8M",                 # 10
+        "kernel = hello.elf",          # 11
+        "[range]",                     # 12
+        "memory = 8M",                 # 13
+        "vcpus = 99",                  # 14
+        "kernel = hello.elf",          # 15
+        "[size]",                      # 16
+        "memory = 8Q",                 # 17
+        "kernel = hello.elf",          # 18
+        "[small]",                     # 19
+        "memory = 4K",                 # 20
+        "kernel = hello.elf",          # 21
+        "[nokernel]",                  # 22
+        "memory = 8M",                 # 23
+        "kernel = nothere.elf",        # 24
+        "this is no line",             # 25
+        "[ok]",                        # 26
+        "memory = 8M",                 # 27
+        "kernel = hello.elf",          # 28
+        ""])
+    _boots("file", text, [
+        r"ballast\.conf:2: .*colour",
+        r"ballast\.conf:3: .*loud.*error.*warn.*info.*debug",
+        r"ballast\.conf:10: .*memroy.*memory",
+        r"ballast\.conf:14: .*99.*16",
+        r"ballast\.conf:17: .*8Q",
+        r"ballast\.conf:20: .*4K",
+        r"ballast\.conf:24: .*nothere\.elf",
+        r"ballast\.conf:26: .*\[ok\]",
+        r"ballast\.conf:25: ",
+    ])
+
+
+def test_svm_bad_config_images():
+    """Images: corrupt, truncated, too large for their VM. The others start."""
+    linux = linux_modules()
+    kernel = linux["vmlinuz"]
+    scribbled = bytearray(kernel[:65536])
+    scribbled[0x1f1:0x1f1 + 0x40] = b"\xff" * 0x40
+    vms = [
+        ("ok", HELLO),
+        ("truncated", {"memory": "256M", "kernel": "short", "initrd": "initrd.img"}),
+        ("scribbled", {"memory": "256M", "kernel": "scribbled"}),
+        ("noise", {"memory": "64M", "kernel": "noise"}),
+        ("tight", {"memory": "16M", "kernel": "vmlinuz"}),
+        ("fat", {"memory": "96M", "kernel": "vmlinuz", "initrd": "huge"}),
+        ("halfelf", {"memory": "16M", "kernel": "halfelf"}),
+    ]
+    _boots("images", conf(*vms, seed=1), [
+        r"truncated.*short.*truncated",
+        r"vm scribbled.*scribbled",
+        r"vm noise.*noise",
+        r"vm tight.*vmlinuz.*memory",
+        r"vm fat.*huge.*initrd|vm fat.*initrd.*huge",
+        r"vm halfelf.*halfelf",
+    ], modules={"vmlinuz": kernel, "initrd.img": linux["initrd.img"], "short": kernel[:1 << 20],
+                "scribbled": bytes(scribbled), "noise": bytes(range(256)) * 64,
+                "huge": b"\x5a" * (100 << 20), "halfelf": guest_elf("hello")[:700]}, mem="1G")
+
+
+def test_svm_no_modules():
+    """No module at all: the shell comes up and says that there is no configuration."""
+    with Machine("svm_no_modules", mem="256M", limit=60) as m:
+        m.prompt()
+        assert "ballast.conf" in m.text()
+        assert re.search(r"0 VMs", m.command("vms"))
+        out = m.command("frobnicate")
+        assert re.search(r"frobnicate.*help", out, re.S), out
+        assert re.search(r"usage|accepted|no VM", m.command("vm nobody start"))
+        m.poweroff()
+
+
+def test_svm_empty_config():
+    with Machine("svm_empty_config", modules={"ballast.conf": ""}, mem="256M", limit=60) as m:
+        m.prompt()
+        m.poweroff()
+
+
+def test_svm_too_little_memory():
+    """A machine too small for its VM, and one too small for Ballast itself."""
+    vms = [("ok", HELLO), ("greedy", {"memory": "1G", "kernel": "memtouch.elf", "output": "log",
+                                      "cmdline": "name=greedy end=exit rounds=1"})]
+    with Machine("svm_too_little_memory", mem="256M", limit=200,
+                 modules={"ballast.conf": conf(*vms, seed=1), "hello.elf": guest_elf("hello"),
+                          "memtouch.elf": guest_elf("memtouch")}) as m:
+        m.prompt()
+        m.wait_for("vms", r"ok\s+stopped.*exited with code 1\b")
+        m.wait_for("vms", r"greedy\s+stopped.*memory", timeout=120)
+        assert "audit: passed" in m.command("audit")
+        m.poweroff()
+    with Machine("svm_tiny_machine", mem="4M", limit=60) as m:
+        m.expect(r"(?i)too little memory")
+
+
+@pytest.mark.parametrize("cpu,missing", [("EPYC,-svm", "SVM"), ("qemu64,+svm,-npt", "nested paging"),
+                                         ("qemu64,-svm", "SVM")])
+def test_svm_missing(cpu, missing):
+    """A processor without what we need: say what is missing, and halt."""
+    with Machine("svm_missing_" + re.sub(r"\W", "_", cpu), cpu=cpu, mem="256M", limit=60) as m:
+        m.expect(r"(?i)%s" % missing, 40)
+        m.expect(r"(?i)halted", 20)

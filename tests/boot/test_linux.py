@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Unmodified Debian Linux guests."""
+
+import re
+
+from machine import Machine, conf, linux_modules, linux_vm
+
+
+def _modules(text):
+    return {"ballast.conf": text, **linux_modules()}
+
+
+def test_svm_linux_one():
+    text = conf(linux_vm("one"), seed=7)
+    with Machine("svm_linux_one", modules=_modules(text), limit=400) as m:
+        m.prompt()
+        m.send("console one\r")
+        m.expect(r"one:[^\r\n]*# ", 240)
+        m.send("grep -c . /proc/cpuinfo; dmesg | grep -i 'hypervisor detected'\r")
+        m.expect("Hypervisor detected: VMware", 60)
+        # Memory: what Linux sees is what was configured, and it can be written.
+        m.send("grep MemTotal /proc/meminfo\r")
+        m.expect(r"MemTotal:\s+(\d+) kB", 30)
+        assert 200000 < int(m.match.group(1)) < 262144
+        m.send("dd if=/dev/urandom of=/tmp/a bs=1M count=40 2>/dev/null; cp /tmp/a /tmp/b; "
+               "cmp /tmp/a /tmp/b && echo SA''ME\r")
+        m.expect("SAME", 200)
+        # Time: ten seconds of the guest are ten seconds of its clock source.
+        m.send("cat /sys/devices/system/clocksource/clocksource0/current_clocksource\r")
+        m.expect(r"\ntsc\r+\n", 30)
+        m.send("\x1d")
+        m.prompt()
+        out = m.command("vm one")
+        assert re.search(r"running", out), out
+        m.send("console one\r")
+        m.send("\rpoweroff -f\r")
+        m.expect("vm one: powered off", 60)
+        m.send("\x1d")
+        m.wait_for("vms", r"one\s+stopped.*powered off")
+        # Again from the start, and this time it reboots.
+        m.command("vm one start")
+        m.send("console one\r")
+        m.expect(r"one ready", 240)
+        m.expect(r"one:[^\r\n]*# ", 60)
+        m.send("reboot -f\r")
+        m.expect("vm one: reset", 60)
+        m.send("\x1d")
+        m.wait_for("vms", r"one\s+stopped.*reset")
+        assert "audit: passed" in m.command("audit")
+        m.poweroff()
+
+
+def test_svm_linux_three():
+    names = ("a", "b", "c")
+    text = conf(*[linux_vm(n) for n in names], seed=3)
+    with Machine("svm_linux_three", modules=_modules(text), smp=2, mem="2G", limit=500) as m:
+        m.prompt()
+        for n in names:
+            m.send("console %s\r" % n)
+            m.expect(r"%s:[^\r\n]*# " % n, 300)
+            m.send("hostname; echo sum $((6*7))\r")
+            m.expect(r"\n%s\r+\n" % n, 30)
+            m.expect("sum 42", 30)
+            m.send("\x1d")
+            m.prompt()
+        vms = m.command("vms")
+        mem = m.command("mem")
+        for n in names:
+            assert re.search(r"^%s\s+running" % n, vms, re.M), vms
+            assert re.search(r"^%s\s+256" % n, mem, re.M), mem
+        assert "audit: passed" in m.command("audit")
+        m.poweroff()
+
+
+def test_svm_linux_pause():
+    """A paused guest stands still, a resumed one goes on, and its neighbour never notices."""
+    text = conf(linux_vm("p"), linux_vm("q"), seed=5)
+    with Machine("svm_linux_pause", modules=_modules(text), smp=2, mem="2G", limit=400) as m:
+        m.prompt()
+        m.send("console p\r")
+        m.expect(r"p:[^\r\n]*# ", 240)
+        m.send("i=0; while true; do i=$((i+1)); echo tick-$i; sleep 1; done\r")
+        m.expect("tick-2", 60)
+        m.send("\x1d")
+        m.prompt()
+        m.command("vm p pause")
+        m.wait_for("vms", r"p\s+paused")
+        m.send("console q\r")
+        m.expect(r"q:[^\r\n]*# ", 240)
+        m.send("echo al''ive\r")
+        m.expect("alive", 30)
+        m.send("\x1d")
+        m.prompt()
+        m.command("vm p resume")
+        m.send("console p\r")
+        m.expect(r"tick-\d+", 60)
+        first = int(re.search(r"\d+", m.child.after).group())
+        m.expect("tick-%d" % (first + 3), 60)
+        m.send("\x1d")
+        m.prompt()
+        m.poweroff()

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From power-on to the shell over every way of booting."""
+
+import os
+import re
+
+import pytest
+
+from machine import ISO, USB, Machine, ovmf
+
+
+def _demo_runs(m, loader):
+    """The demo's three Linux guests are started and each reaches its shell."""
+    m.prompt(150)
+    version = m.command("version")
+    assert re.search(loader, version), version
+    for name in ("linux1", "linux2", "linux3"):
+        m.wait_for("vms", r"%s\s+running" % name)
+    for name in ("linux1", "linux2", "linux3"):
+        m.send("console %s\r" % name)
+        m.expect(r"%s:[^\r\n]*# " % name, 240)
+        m.send("echo $((40+2))-%s\r" % name)
+        m.expect("42-" + name, 60)
+        m.send("\x1d")
+        m.prompt(20)
+    m.poweroff()
+
+
+def test_svm_bios_iso():
+    with Machine("svm_bios_iso", boot=["-cdrom", ISO], smp=2, mem="2G", limit=500) as m:
+        _demo_runs(m, r"GRUB.*BIOS|BIOS.*GRUB")
+
+
+def test_svm_bios_usb():
+    """The hybrid ISO written to a USB stick."""
+    drive = "if=none,id=stick,format=raw,readonly=on,file=" + ISO
+    with Machine("svm_bios_usb", boot=["-drive", drive, "-device", "qemu-xhci",
+                                       "-device", "usb-storage,drive=stick,bootindex=0"],
+                 smp=1, mem="2G", limit=300) as m:
+        m.prompt(200)
+        m.poweroff()
+
+
+def test_svm_uefi_grub():
+    with Machine("svm_uefi_grub", boot=["-bios", ovmf(), "-cdrom", ISO], smp=2, mem="2G",
+                 limit=400) as m:
+        m.prompt(240)
+        assert re.search(r"GRUB", m.command("version"))
+        assert re.search(r"UEFI", m.command("version"))
+        m.wait_for("vms", r"linux1\s+running")
+        m.poweroff()
+
+
+def test_svm_uefi_loader():
+    if not os.path.exists(USB):
+        pytest.fail("no USB image: make usb")
+    with Machine("svm_uefi_loader",
+                 boot=["-bios", ovmf(), "-drive", "format=raw,snapshot=on,file=" + USB],
+                 smp=2, mem="2G", limit=400) as m:
+        m.prompt(240)
+        version = m.command("version")
+        assert "UEFI" in version and "GRUB" not in version, version
+        m.wait_for("vms", r"linux1\s+running")
+        m.poweroff()

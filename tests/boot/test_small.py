@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Small guests: many of them, hostile ones, and every frame accounted for."""
+
+import re
+
+import pytest
+
+from machine import Machine, conf, guest_elf, linux_modules, linux_vm
+
+
+def test_svm_hundred_small_guests():
+    vms = [("g%d" % i, {"memory": "8M", "kernel": "hello.elf", "output": "log",
+                        "cmdline": "name=g%d end=exit" % i}) for i in range(100)]
+    with Machine("svm_hundred_small_guests", smp=2, mem="2G", limit=240,
+                 modules={"ballast.conf": conf(*vms, seed=1), "hello.elf": guest_elf("hello")}) as m:
+        m.prompt()
+        m.wait_for("vms", r"100 VMs?: 0 running", timeout=180)
+        text = m.text()
+        for i in range(100):
+            assert "vm g%d: exited with code 1" % i in text, i
+            assert re.search(r"\[g%d\] SUMMARY passed 1 failed 0" % i, text), i
+        assert "audit: passed" in m.command("audit")
+        m.poweroff()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("smp", [1, 2, 4])
+def test_svm_smp(smp):
+    _smp(smp)
+
+
+def test_svm_smp8():
+    """Eight processors, all started, all running guests, none idle while a guest waits."""
+    _smp(8)
+
+
+def _smp(smp):
+    vms = [("f%d" % i, {"memory": "8M", "kernel": "fair.elf", "output": "log",
+                        "cmdline": "name=f%d end=exit steps=4" % i}) for i in range(2 * smp)]
+    with Machine("svm_smp_%d" % smp, smp=smp, mem="1G", limit=300,
+                 modules={"ballast.conf": conf(*vms, seed=1), "fair.elf": guest_elf("fair")}) as m:
+        m.prompt()
+        cpus = m.command("cpus")
+        assert len(re.findall(r"^ +\d+ +\d+ +\d+\.\d ", cpus, re.M)) == smp, cpus
+        m.wait_for("vms", r"%d VMs?: 0 running" % (2 * smp), timeout=240)
+        for i in range(2 * smp):
+            assert "vm f%d: exited with code 1" % i in m.text()
+        m.poweroff()
+
+
+def test_svm_guest_smp():
+    """A guest with four processors of its own on two of ours."""
+    with Machine("svm_guest_smp", smp=2, mem="512M", limit=120,
+                 modules={"ballast.conf": conf(("s", {
+                     "memory": "16M", "vcpus": 4, "kernel": "smp.elf", "output": "log",
+                     "cmdline": "name=s cpus=4 end=exit"}), seed=1), "smp.elf": guest_elf("smp")}) as m:
+        m.expect(r"vm s: exited with code 1\b", 100)
+        assert re.search(r"\[s\] SUMMARY passed \d+ failed 0", m.text())
+
+
+def test_svm_guest_timer():
+    with Machine("svm_guest_timer", smp=1, mem="512M", limit=120,
+                 modules={"ballast.conf": conf(("t", {
+                     "memory": "16M", "kernel": "timer.elf", "output": "log",
+                     "cmdline": "name=t end=exit"}), seed=1), "timer.elf": guest_elf("timer")}) as m:
+        m.expect(r"vm t: exited with code 1\b", 100)
+        assert re.search(r"\[t\] SUMMARY passed \d+ failed 0", m.text())
+
+
+# Mode of the guest, and how it must end.
+BAD = {
+    "triple": r"triple fault",
+    "mmio": r"exited with code 1\b",
+    "ports": r"exited with code 1\b|powered off|reset",
+    "vmrun": r"exited with code 1\b",
+    "msrs": r"exited with code 1\b",
+    "cr": r"exited with code 1\b",
+    "apic": r"exited with code 1\b",
+    "reset": r"reset",
+    "poweroff": r"powered off",
+    "wild": r"\S.*",
+    "idt": r"triple fault",
+}
+ENDLESS = ("cli", "clihlt")
+
+
+def test_svm_bad_guests():
+    """Each way of misbehaving ends as it should; Linux, the shell and the other guests go on."""
+    vms = [("bad-" + k, {"memory": "16M", "kernel": "badguest.elf", "output": "log",
+                         "cmdline": "mode=%s end=exit" % k}) for k in (*BAD, *ENDLESS)]
+    with Machine("svm_bad_guests", smp=2, mem="2G", limit=400,
+                 modules={"ballast.conf": conf(linux_vm("good"), *vms, seed=1), **linux_modules(),
+                          "badguest.elf": guest_elf("badguest")}) as m:
+        m.prompt()
+        for k in ENDLESS:
+            m.wait_for("vms", r"bad-%s\s+running" % k)
+        for k, how in BAD.items():
+            m.wait_for("vms", r"bad-%s\s+stopped.*(%s)" % (k, how), timeout=240)
+        m.send("console good\r")
+        m.expect(r"good:[^\r\n]*# ", 300)
+        m.send("echo still-$((1+1))-here\r")
+        m.expect("still-2-here", 60)
+        m.send("\x1d")
+        m.prompt()
+        text = m.text()
+        for k in ("mmio", "vmrun", "msrs", "cr", "apic"):
+            assert re.search(r"\[bad-%s\] SUMMARY passed \d+ failed 0" % k, text), k
+        for k in ENDLESS:
+            m.command("vm bad-%s destroy" % k)
+            assert "bad-" + k not in m.command("vms")
+        assert "audit: passed" in m.command("audit")
+        assert "panic" not in text
+        m.poweroff()
+
+
+def test_svm_destroy_leaks_nothing():
+    """Two hundred VMs created and destroyed, running ones among them; the audit finds every frame."""
+    vms = [("d%d" % i, {"memory": "32M", "kernel": "memtouch.elf", "start": "manual",
+                        "largepages": "off" if i % 2 else "auto",
+                        "cmdline": "name=d%d end=exit mb=8 rounds=1" % i}) for i in range(4)]
+    with Machine("svm_destroy_leaks_nothing", smp=2, mem="512M", limit=400,
+                 modules={"ballast.conf": conf(*vms, seed=1),
+                          "memtouch.elf": guest_elf("memtouch")}) as m:
+        m.prompt()
+        for i in range(200):
+            name = "d%d" % (i % 4)
+            m.command("vm %s start" % name)
+            if i % 5 == 0:
+                m.wait_for("vms", name + r"\s+stopped.*exited with code 1\b", every=0.1)
+            out = m.command("vm %s destroy" % name)
+            assert "leak" not in out and "not" not in out, out
+            if i == 7:
+                free = _free_frames(m)
+            if i % 40 == 39:
+                assert "audit: passed" in m.command("audit")
+        assert "audit: passed" in m.command("audit")
+        # The hypervisor's own tables grow by a few frames while 256 stack slots are used in turn.
+        assert free - _free_frames(m) <= 8, "frames are missing"
+        m.poweroff()
+
+
+def _free_frames(m):
+    """Free frames as the audit counts them."""
+    out = m.command("audit")
+    found = re.search(r"(\d+) frames? free", out)
+    assert found, out
+    return int(found.group(1))
+
+
+def test_svm_20g_machine():
+    """Machine memory above 4 GiB is found, used by guests, and above 4 GiB in guests too."""
+    vms = [("big", {"memory": "5G", "kernel": "memtouch.elf", "output": "log",
+                    "cmdline": "name=big end=exit mb=600 rounds=1 order=random from=high"})]
+    with Machine("svm_20g_machine", smp=2, mem="20G", limit=300,
+                 modules={"ballast.conf": conf(*vms, seed=1),
+                          "memtouch.elf": guest_elf("memtouch")}) as m:
+        m.expect(r"vm big: exited with code 1\b", 250)
+        m.send("\r")
+        m.prompt()
+        mem = m.command("mem")
+        total = re.search(r"PMEM\s*/MB:\s*(\d+)\s+total", mem)
+        assert total and int(total.group(1)) > 20000, mem
+        above = re.search(r"HIGH\s*/MB:\s*(\d+) total above 4 GiB,\s*(\d+) of it used", mem)
+        assert above and int(above.group(1)) > 17000 and int(above.group(2)) >= 600, mem
+        m.poweroff()
