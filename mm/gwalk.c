@@ -37,7 +37,6 @@
 #define PF_I 0x10u
 
 #define ADDR_52 0x000ffffffffff000ull
-#define MAX_LEVELS 4
 
 struct format {
     unsigned levels;
@@ -186,8 +185,6 @@ static inline __attribute__((always_inline)) enum hv_err walk(const struct forma
                                                               const struct gwalk_request *req,
                                                               struct gwalk_result *out)
 {
-    void *slots[MAX_LEVELS];
-    uint64_t entries[MAX_LEVELS];
     uint64_t gva = f->entry_bytes == 8 && !f->pdptr ? req->gva.a : (uint32_t)req->gva.a;
     uint64_t base = req->paging->cr3 & f->root_mask;
     uint64_t perm = PTE_W | PTE_U;
@@ -214,14 +211,15 @@ static inline __attribute__((always_inline)) enum hv_err walk(const struct forma
         if (unlikely(e & reserved_bits(f, req, level, leaf, shift))) {
             return fault(req, out, PF_P | PF_RSVD);
         }
-        slots[level] = slot;
-        entries[level] = e;
+        out->slot[level] = slot;
+        out->entry[level] = e;
         if (!(f->pdptr && level == 2)) {
             perm &= e;
             nx |= f->entry_bytes == 8 && (e & PTE_NX);
         }
         if (leaf) {
             out->page_shift = shift;
+            out->leaf_level = level;
             out->gpa = GPA(leaf_address(f, e, shift, gva));
             break;
         }
@@ -234,7 +232,7 @@ static inline __attribute__((always_inline)) enum hv_err walk(const struct forma
         for (unsigned l = level; l < f->levels; l++) {
             uint64_t dirty = l == level && (req->access & GWALK_WRITE) ? PTE_D : 0;
 
-            if (!(f->pdptr && l == 2) && !set_bits(f, slots[l], entries[l], PTE_A | dirty)) {
+            if (!(f->pdptr && l == 2) && !set_bits(f, out->slot[l], out->entry[l], PTE_A | dirty)) {
                 out->table = GFN(0);
                 return HV_EAGAIN;
             }

@@ -47,6 +47,11 @@ struct gwalk_result {
     unsigned page_shift; /* HV_OK: 12, 21, 22, 30 */
     uint32_t error;      /* HV_EFAULT: #PF error code */
     gfn_t table;         /* HV_EAGAIN: the table that peek did not have */
+    /* HV_OK: the entries that led there, by level from the leaf's up, as peek showed them and as they
+     * were read. While they are unchanged, so is the translation. Not for GWALK_NONE. */
+    unsigned leaf_level; /* 0: 4 KiB */
+    void *slot[4];
+    uint64_t entry[4];
 };
 
 /* HV_OK; HV_EFAULT: page fault; HV_EAGAIN: peek returned NULL, or (SET_AD) an entry changed under us. */

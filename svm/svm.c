@@ -253,23 +253,12 @@ static void svm_section_end(struct vcpu *v)
                      : "memory");
 }
 
-static void svm_run(struct vcpu *v, struct vm_exit *exit)
-{
-    const struct svm_vcpu *s = svm_of(v);
-    struct vmcb *m = s->vmcb;
-
-    m->save.rip = v->rip;
-    m->save.rax = v->gpr[GPR_RAX];
-    svm_vmrun(v->gpr, s->vmcb_pa);
-    v->rip = m->save.rip;
-    v->gpr[GPR_RAX] = m->save.rax;
-    m->ctl.tlb_control = TLB_KEEP;
-    m->ctl.clean = CLEAN_ALL; /* ignored by processors without clean bits */
-    if (unlikely((m->ctl.event_inj | m->ctl.exit_int_info) & EVINJ_VALID)) {
-        svm_event_after_exit(v, m);
-    }
-    svm_exit_translate(v, m, exit);
-}
+/* Offsets known to svm_entry.asm. */
+_Static_assert(offsetof(struct vcpu, gpr) == 0, "svm_entry.asm: gpr");
+_Static_assert(offsetof(struct vcpu, rip) == 0x80, "svm_entry.asm: rip");
+_Static_assert(offsetof(struct vcpu, vendor) == 0x90, "svm_entry.asm: vendor");
+_Static_assert(offsetof(struct svm_vcpu, vmcb) == 0, "svm_entry.asm: vmcb");
+_Static_assert(offsetof(struct svm_vcpu, vmcb_pa) == 8, "svm_entry.asm: vmcb_pa");
 
 static void svm_set_root(struct vcpu *v, hpa_t root)
 {
@@ -360,6 +349,7 @@ const struct hv_backend svm_backend = {
     .trap_tpr = svm_trap_tpr,
     .clear_shadow = svm_clear_shadow,
     .advance = svm_advance,
+    .code_state = svm_code_state,
     .set_root = svm_set_root,
     .set_tag = svm_set_tag,
     .set_tsc_offset = svm_set_tsc_offset,

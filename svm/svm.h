@@ -57,11 +57,11 @@ static inline void svm_vmsave(uint64_t pa)
     __asm__ volatile("vmsave %0" ::"a"(pa) : "memory");
 }
 
-/* svm_entry.asm: load gpr[] but RSP and RAX, VMRUN, save them again. GIF 0, IF 1. */
-void svm_vmrun(uint64_t gpr[NR_GPRS], uint64_t vmcb_pa);
+/* svm_entry.asm: one VMRUN with v's registers; returns through svm_exit. GIF 0, IF 1. */
+void svm_run(struct vcpu *v, struct vm_exit *exit);
 
-/* svm_exit.c: EXITCODE and friends into the neutral form. */
-void svm_exit_translate(struct vcpu *v, const struct vmcb *m, struct vm_exit *exit);
+/* svm_exit.c: what VMRUN left behind into v and the neutral form. */
+void svm_exit(struct vcpu *v, struct vm_exit *exit);
 
 /* svm_regs.c */
 uint64_t svm_get_reg(struct vcpu *v, enum hv_reg reg);
@@ -70,7 +70,8 @@ void svm_get_seg(struct vcpu *v, enum seg_reg seg, struct segment *out);
 void svm_set_seg(struct vcpu *v, enum seg_reg seg, const struct segment *in);
 enum hv_err svm_get_msr(struct vcpu *v, uint32_t index, uint64_t *out);
 enum hv_err svm_set_msr(struct vcpu *v, uint32_t index, uint64_t value);
-bool svm_advance(struct vcpu *v, unsigned len);
+bool svm_advance(struct vcpu *v, uint64_t len);
+bool svm_code_state(struct vcpu *v, struct code_state *out);
 
 /* svm_event.c */
 enum hv_err svm_inject(struct vcpu *v, const struct event *ev);

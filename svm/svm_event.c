@@ -110,6 +110,7 @@ void svm_event_after_exit(struct vcpu *v, struct vmcb *m)
     if (!(word & EVINJ_VALID)) {
         return;
     }
+    __atomic_fetch_or(&v->request, VCPU_REQ_EVENT, __ATOMIC_RELAXED);
     v->interrupted = (struct event){
         .vector = vector,
         .has_error = (word & EVINJ_ERROR_VALID) != 0,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * EXITCODE and its companions into struct vm_exit. A table names the kind; only kinds with operands
- * need code. Called by svm_run after every VMRUN.
+ * need code. svm_run ends here after every VMRUN.
  */
 #include "arch/x86_64/regs.h"
 #include "mm/p2m.h"
@@ -49,24 +49,28 @@ static const uint8_t kind_of_code[VMEXIT_RDPRU + 1] = { /* EXIT_NONE: not one of
 };
 /* clang-format on */
 
-static void translate_port(const struct vmcb *m, struct vm_exit *exit)
+/* String forms; the segment is reported with decode assists only. */
+static __attribute__((noinline)) void translate_string_port(uint32_t info, struct vm_exit *exit)
+{
+    exit->kind = EXIT_STRING_IO;
+    exit->port.string = true;
+    exit->port.rep = (info & IOIO_REP) != 0;
+    exit->port.addr_size = ((info >> IOIO_ADDR_SHIFT) & 7) * 2;
+    exit->port.seg = hv_caps.decode_assists ? (info >> IOIO_SEG_SHIFT) & 7 : 0xff;
+}
+
+static inline void translate_port(const struct vmcb *m, uint64_t rip, struct vm_exit *exit)
 {
     uint32_t info = (uint32_t)m->ctl.exit_info1;
 
-    exit->port = (struct exit_port){
-        .port = (uint16_t)(info >> IOIO_PORT_SHIFT),
-        .size = (info >> IOIO_SIZE_SHIFT) & 7, /* one-hot bits that are the size itself */
-        .in = (info & IOIO_IN) != 0,
-    };
+    exit->kind = EXIT_PORT;
     /* The next RIP comes with every port exit, with or without NRIP save. */
-    uint64_t len = m->ctl.exit_info2 - m->save.rip;
-    exit->insn_len = len <= INSN_MAX ? (uint8_t)len : 0;
-    if (unlikely(info & (IOIO_STRING | IOIO_REP))) {
-        exit->port.string = (info & IOIO_STRING) != 0;
-        exit->port.rep = (info & IOIO_REP) != 0;
-        exit->port.addr_size = ((info >> IOIO_ADDR_SHIFT) & 7) * 2;
-        /* The segment is reported with decode assists only. */
-        exit->port.seg = hv_caps.decode_assists ? (info >> IOIO_SEG_SHIFT) & 7 : 0xff;
+    exit->insn_len = (uint8_t)(m->ctl.exit_info2 - rip);
+    exit->port.port = (uint16_t)(info >> IOIO_PORT_SHIFT);
+    exit->port.size = (info >> IOIO_SIZE_SHIFT) & 7; /* one-hot bits that are the size itself */
+    exit->port.in = info & IOIO_IN;
+    if (unlikely(info & IOIO_STRING)) {
+        translate_string_port(info, exit);
     }
 }
 
@@ -74,6 +78,7 @@ static void translate_memory(const struct vmcb *m, struct vm_exit *exit)
 {
     uint64_t info = m->ctl.exit_info1;
 
+    exit->kind = EXIT_MEMORY;
     exit->mem.gpa = GPA(m->ctl.exit_info2);
     exit->mem.access = (info & NPF_WRITE) ? P2M_WRITE : (info & NPF_FETCH) ? P2M_EXEC : P2M_READ;
     exit->mem.table_walk = (info & NPF_TABLE_WALK) != 0;
@@ -123,32 +128,10 @@ static void translate_rest(const struct vmcb *m, uint32_t code, struct vm_exit *
     exit->raw[2] = m->ctl.exit_info2;
 }
 
-void svm_exit_translate(struct vcpu *v, const struct vmcb *m, struct vm_exit *exit)
+static __attribute__((noinline)) void translate_operands(struct vcpu *v, const struct vmcb *m,
+                                                         uint32_t code, struct vm_exit *exit)
 {
-    uint32_t code = (uint32_t)m->ctl.exit_code;
-
-    if (unlikely(code >= ARRAY_SIZE(kind_of_code))) {
-        exit->kind = EXIT_MEMORY;
-        if (likely(code == VMEXIT_NPF)) {
-            translate_memory(m, exit);
-        } else {
-            translate_rest(m, code, exit);
-        }
-        return;
-    }
-    exit->kind = kind_of_code[code];
-    if (code == VMEXIT_IOIO) {
-        translate_port(m, exit);
-        return;
-    }
-    /* The field is zero where the processor does not save it: the difference is then huge. */
-    uint64_t len = m->ctl.next_rip - v->rip;
-    exit->insn_len = len <= INSN_MAX ? (uint8_t)len : 0;
     switch (exit->kind) {
-    case EXIT_MSR:
-        exit->msr.index = (uint32_t)v->gpr[GPR_RCX];
-        exit->msr.write = m->ctl.exit_info1 != 0;
-        break;
     case EXIT_CR:
         translate_cr(m, code, exit);
         break;
@@ -165,4 +148,60 @@ void svm_exit_translate(struct vcpu *v, const struct vmcb *m, struct vm_exit *ex
     default:
         break;
     }
+}
+
+/* Kinds that need more than their name and the instruction's length. */
+#define KINDS_WITH_OPERANDS \
+    (BIT(EXIT_CR) | BIT(EXIT_EXCEPTION) | BIT(EXIT_NMI_WINDOW) | BIT(EXIT_NONE))
+
+static inline void translate_code(struct vcpu *v, const struct vmcb *m, struct vm_exit *exit)
+{
+    uint32_t code = (uint32_t)m->ctl.exit_code;
+
+    if (code == VMEXIT_IOIO) {
+        translate_port(m, v->rip, exit);
+        return;
+    }
+    if (unlikely(code >= ARRAY_SIZE(kind_of_code))) {
+        if (likely(code == VMEXIT_NPF)) {
+            translate_memory(m, exit);
+        } else {
+            translate_rest(m, code, exit);
+        }
+        return;
+    }
+    exit->kind = kind_of_code[code];
+    /* The field is zero where the processor does not save it: the difference is then huge. */
+    uint64_t len = m->ctl.next_rip - v->rip;
+    exit->insn_len = len <= INSN_MAX ? (uint8_t)len : 0;
+    if (exit->kind == EXIT_MSR) {
+        exit->msr.index = (uint32_t)v->gpr[GPR_RCX];
+        exit->msr.write = (bool)m->ctl.exit_info1;
+    } else if (unlikely(BIT(exit->kind) & KINDS_WITH_OPERANDS)) {
+        translate_operands(v, m, code, exit);
+    }
+}
+
+/* An event was injected, or one's delivery was cut short. */
+static __attribute__((noinline)) void exit_with_event(struct vcpu *v, struct vmcb *m,
+                                                      struct vm_exit *exit)
+{
+    svm_event_after_exit(v, m);
+    translate_code(v, m, exit);
+}
+
+/* Calls come last, so that the frequent ways save no registers. */
+void svm_exit(struct vcpu *v, struct vm_exit *exit)
+{
+    struct vmcb *m = svm_vmcb(v);
+
+    v->rip = m->save.rip;
+    v->gpr[GPR_RAX] = m->save.rax;
+    m->ctl.tlb_control = TLB_KEEP;
+    m->ctl.clean = CLEAN_ALL; /* ignored by processors without clean bits */
+    if (unlikely((m->ctl.event_inj | m->ctl.exit_int_info) & EVINJ_VALID)) {
+        exit_with_event(v, m, exit);
+        return;
+    }
+    translate_code(v, m, exit);
 }

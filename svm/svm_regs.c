@@ -227,19 +227,39 @@ enum hv_err svm_set_msr(struct vcpu *v, uint32_t index, uint64_t value)
     return HV_OK;
 }
 
-bool svm_advance(struct vcpu *v, unsigned len)
+static __attribute__((noinline)) bool drop_resume_flag(struct vmcb *m)
+{
+    m->save.rflags &= ~RFLAGS_RF;
+    return (m->save.rflags & RFLAGS_TF) != 0;
+}
+
+bool svm_advance(struct vcpu *v, uint64_t len)
 {
     struct vmcb *m = svm_vmcb(v);
     const uint16_t long_code = 0x200;
+    uint64_t rip = v->rip + len;
 
-    v->rip += len;
     if (unlikely(!(m->save.cs.attr & long_code))) {
-        v->rip = (uint32_t)v->rip;
+        rip = (uint32_t)rip;
     }
+    v->rip = rip;
     m->ctl.int_state = 0;
     if (unlikely(m->save.rflags & (RFLAGS_TF | RFLAGS_RF))) {
-        m->save.rflags &= ~RFLAGS_RF;
-        return (m->save.rflags & RFLAGS_TF) != 0;
+        return drop_resume_flag(m);
     }
     return false;
+}
+
+bool svm_code_state(struct vcpu *v, struct code_state *out)
+{
+    const struct vmcb *m = svm_vmcb(v);
+    const uint16_t long_code = 0x200;
+
+    if (unlikely(!(m->save.cs.attr & long_code) || !(m->save.efer & EFER_LMA) ||
+                 (m->save.cr4 & CR4_LA57))) {
+        return false;
+    }
+    out->rip = v->rip;
+    out->cr3 = m->save.cr3;
+    return true;
 }

@@ -24,7 +24,7 @@ struct port_range {
     void *dev;
     const char *name;
     uint16_t first;
-    bool bytes_only;
+    uint8_t max_size; /* widest access that fn takes */
 };
 
 struct mmio_range {
@@ -38,7 +38,7 @@ struct bus {
     struct vm *vm;
     unsigned nr_ports, nr_mmio; /* constant once the VM runs, as all up to `unclaimed_*` */
     uint8_t *leaf[256];
-    struct port_range ports[MAX_PORT_RANGES]; /* [0] is nobody's */
+    struct port_range ports[MAX_PORT_RANGES]; /* [0] is nobody's and takes none */
     struct mmio_range mmio[MAX_MMIO_RANGES];
     uint64_t unclaimed_ports, unclaimed_mmio; /* atomic */
     struct ratelimit limit;                   /* for lines about either, in ns */
@@ -114,7 +114,7 @@ static enum hv_err add_ports(struct bus *b, uint16_t first, uint32_t nr,
 enum hv_err bus_add_ports(struct bus *b, uint16_t first, uint32_t nr, const char *name,
                           bus_access_t fn, void *dev)
 {
-    struct port_range range = {.fn = fn, .dev = dev, .name = name, .first = first};
+    struct port_range range = {.fn = fn, .dev = dev, .name = name, .first = first, .max_size = 4};
 
     return add_ports(b, first, nr, &range);
 }
@@ -122,8 +122,7 @@ enum hv_err bus_add_ports(struct bus *b, uint16_t first, uint32_t nr, const char
 enum hv_err bus_add_byte_ports(struct bus *b, uint16_t first, uint32_t nr, const char *name,
                                bus_access_t fn, void *dev)
 {
-    struct port_range range = {
-        .fn = fn, .dev = dev, .name = name, .first = first, .bytes_only = true};
+    struct port_range range = {.fn = fn, .dev = dev, .name = name, .first = first, .max_size = 1};
 
     return add_ports(b, first, nr, &range);
 }
@@ -179,12 +178,18 @@ static enum hv_err unclaimed(struct bus *b, struct vcpu *v, const char *what, ui
     return HV_OK;
 }
 
-/* An access wider than the device knows, or one that no single range holds. */
-static enum hv_err port_by_bytes(struct bus *b, struct vcpu *v, uint16_t port, unsigned size,
-                                 bool write, uint64_t *value)
+/*
+ * Nobody's port, or an access wider than the device knows. Out of line, so that bus_port saves no
+ * registers.
+ */
+static __attribute__((noinline)) enum hv_err port_rare(struct bus *b, struct vcpu *v, uint16_t port,
+                                                       unsigned size, bool write, uint64_t *value)
 {
     uint64_t result = 0;
 
+    if (b->leaf[port >> 8][port & 0xff] == 0) {
+        return unclaimed(b, v, "port", port, size, write, value, &b->unclaimed_ports);
+    }
     if (vcpu_in_section(v)) {
         return HV_EAGAIN; /* so that no byte can ask for a retry after another took effect */
     }
@@ -206,16 +211,14 @@ static enum hv_err port_by_bytes(struct bus *b, struct vcpu *v, uint16_t port, u
 enum hv_err bus_port(struct bus *b, struct vcpu *v, uint16_t port, unsigned size, bool write,
                      uint64_t *value)
 {
-    unsigned index = b->leaf[port >> 8][port & 0xff];
+    uint64_t p = port;
+    size_t index = b->leaf[p >> 8][p & 0xff];
     const struct port_range *r = &b->ports[index];
 
-    if (unlikely(index == 0)) {
-        return unclaimed(b, v, "port", port, size, write, value, &b->unclaimed_ports);
+    if (unlikely(size > r->max_size)) {
+        return port_rare(b, v, port, size, write, value);
     }
-    if (size > 1 && r->bytes_only) {
-        return port_by_bytes(b, v, port, size, write, value);
-    }
-    return r->fn(r->dev, v, (uint64_t)(port - r->first), size, write, value);
+    return r->fn(r->dev, v, p - r->first, size, write, value);
 }
 
 enum hv_err bus_mmio(struct bus *b, struct vcpu *v, gpa_t gpa, unsigned size, bool write,

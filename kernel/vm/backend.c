@@ -43,6 +43,7 @@ const char *exit_kind_name(enum exit_kind kind)
         [EXIT_INTERRUPT] = "interrupt",
         [EXIT_NMI] = "nmi",
         [EXIT_PORT] = "port",
+        [EXIT_STRING_IO] = "string-io",
         [EXIT_MEMORY] = "memory",
         [EXIT_CPUID] = "cpuid",
         [EXIT_MSR] = "msr",

@@ -30,7 +30,8 @@ enum exit_kind {
     EXIT_INTERRUPT, /* a host interrupt is pending: leave the fast path and take it */
     EXIT_NMI,       /* a host NMI */
     EXIT_PORT,
-    EXIT_MEMORY, /* nested page fault */
+    EXIT_STRING_IO, /* INS, OUTS: exit_port as well */
+    EXIT_MEMORY,    /* nested page fault */
     EXIT_CPUID,
     EXIT_MSR,
     EXIT_CR, /* move to or from a control register, CLTS, LMSW */
@@ -90,7 +91,7 @@ struct exit_exception {
 
 struct vm_exit {
     enum exit_kind kind;
-    uint8_t insn_len; /* 0: hardware did not say */
+    uint8_t insn_len; /* 0: hardware did not say; always there for EXIT_PORT */
     union {
         struct exit_port port;
         struct exit_memory mem;
@@ -162,6 +163,11 @@ struct event {
 
 enum window { WINDOW_IRQ, WINDOW_NMI };
 
+/* Where 64-bit code is fetched from, and whose tables lead there. */
+struct code_state {
+    uint64_t rip, cr3;
+};
+
 /* Architectural MSRs that the guest owns and the backend keeps (direct access where it can). */
 struct hv_backend {
     const char *name;
@@ -185,7 +191,8 @@ struct hv_backend {
      * sleeps, spins or takes interrupts. */
     void (*section_begin)(struct vcpu *v);
     void (*section_end)(struct vcpu *v);
-    /* One entry inside a section; fills exit, v->gpr, v->rip and v->interrupted; decides nothing. */
+    /* One entry inside a section; fills exit, v->gpr, v->rip and, with VCPU_REQ_EVENT in v->request,
+     * v->interrupted; decides nothing. */
     void (*run)(struct vcpu *v, struct vm_exit *exit);
     uint64_t (*get_reg)(struct vcpu *v, enum hv_reg reg);
     void (*set_reg)(struct vcpu *v, enum hv_reg reg, uint64_t value);
@@ -208,7 +215,9 @@ struct hv_backend {
     void (*clear_shadow)(struct vcpu *v);
     /* Step v->rip over an emulated instruction of `len` bytes: wraps outside 64-bit mode, drops the
      * interrupt shadow and RF. True: TF is set, the guest is due a debug exception. */
-    bool (*advance)(struct vcpu *v, unsigned len);
+    bool (*advance)(struct vcpu *v, uint64_t len);
+    /* False unless the guest runs 64-bit code on four-level tables. */
+    bool (*code_state)(struct vcpu *v, struct code_state *out);
     void (*set_root)(struct vcpu *v, hpa_t root);
     /* Use this tag from the next entry; flush: nothing stale under it may survive that entry.
      * flush_all: the processor's whole guest TLB (tags recycled). */

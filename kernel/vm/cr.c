@@ -60,8 +60,7 @@ enum exit_action cr_exit(struct vcpu *v, struct vm_exit *exit)
     } else {
         vlapic_set_tpr(v->lapic, (uint8_t)(*reg << 4));
     }
-    vcpu_advance(v, exit->insn_len);
-    return ACT_RESUME;
+    return exit_done(v, exit->insn_len);
 }
 
 enum exit_action cr_xsetbv(struct vcpu *v, struct vm_exit *exit)
@@ -78,7 +77,7 @@ enum exit_action cr_xsetbv(struct vcpu *v, struct vm_exit *exit)
                fpu_set_xcr0(v->fpu, value) != HV_OK) {
         vcpu_inject_gp(v);
     } else {
-        vcpu_advance(v, exit->insn_len);
+        return exit_done(v, exit->insn_len);
     }
     return ACT_RESUME;
 }

@@ -41,6 +41,7 @@ void vcpu_inject_exception(struct vcpu *v, uint8_t vector, bool has_error, uint3
     struct event *cut_short = &v->interrupted;
     uint8_t first;
 
+    __atomic_fetch_or(&v->request, VCPU_REQ_EVENT, __ATOMIC_RELAXED);
     if (cut_short->type == EVENT_EXCEPTION) {
         first = cut_short->vector;
     } else if (cut_short->type != EVENT_NONE) {

@@ -59,41 +59,20 @@ static enum exit_action string_io(struct vcpu *v, struct vm_exit *exit)
 
 static enum exit_action port(struct vcpu *v, struct vm_exit *exit)
 {
+    /* By size in bytes: what of RAX is the operand, and what of it IN leaves alone. */
+    static const uint64_t operand[] = {0, 0xff, 0xffff, 0, UINT32_MAX};
+    static const uint64_t left_alone[] = {0, ~0xffULL, ~0xffffULL, 0, 0};
     const struct exit_port *p = &exit->port;
-    uint64_t value = v->gpr[GPR_RAX];
 
-    if (unlikely(p->string)) {
-        return string_io(v, exit);
-    }
-    if (unlikely(exit->insn_len == 0)) {
-        enum hv_err err = vcpu_length(v, exit);
-
-        if (err != HV_OK) {
-            return give_up(v, err);
-        }
-    }
-    if (p->size != 4) {
-        value &= p->size == 1 ? 0xff : 0xffff;
-    } else {
-        value = (uint32_t)value;
-    }
+    uint64_t value = v->gpr[GPR_RAX] & operand[p->size];
     enum hv_err err = bus_port(v->vm->bus, v, p->port, p->size, !p->in, &value);
     if (unlikely(err != HV_OK)) {
         return give_up(v, err);
     }
     if (p->in) {
-        uint64_t *rax = &v->gpr[GPR_RAX];
-
-        if (p->size == 1) {
-            *rax = (*rax & ~0xffULL) | (uint8_t)value;
-        } else if (p->size == 2) {
-            *rax = (*rax & ~0xffffULL) | (uint16_t)value;
-        } else {
-            *rax = (uint32_t)value;
-        }
+        v->gpr[GPR_RAX] = (v->gpr[GPR_RAX] & left_alone[p->size]) | (value & operand[p->size]);
     }
-    vcpu_advance(v, exit->insn_len);
-    return ACT_RESUME;
+    return exit_done(v, exit->insn_len);
 }
 
 static enum exit_action do_cpuid(struct vcpu *v, struct vm_exit *exit)
@@ -126,8 +105,7 @@ static enum exit_action msr(struct vcpu *v, struct vm_exit *exit)
         }
     }
     if (likely(err == HV_OK)) {
-        vcpu_advance(v, exit->insn_len);
-        return ACT_RESUME;
+        return exit_done(v, exit->insn_len);
     }
     if (err == HV_EAGAIN) {
         return give_up(v, err);
@@ -245,6 +223,7 @@ const struct exit_handlers exit_table[NR_EXIT_KINDS] = {
     [EXIT_INTERRUPT] = {leave, leave},
     [EXIT_NMI] = {leave, leave},
     [EXIT_PORT] = {port, port},
+    [EXIT_STRING_IO] = {string_io, string_io},
     [EXIT_MEMORY] = {fault_fast, fault_slow},
     [EXIT_CPUID] = {do_cpuid, do_cpuid},
     [EXIT_MSR] = {msr, msr},

@@ -11,8 +11,8 @@
 #include "kernel/vm/vm.h"
 
 enum exit_action {
-    ACT_RESUME, /* dealt with: enter again */
     ACT_SLOW,   /* from a fast handler: call the slow one */
+    ACT_RESUME, /* dealt with: enter again */
     ACT_LEAVE,  /* leave the section, look at everything pending, enter again */
     ACT_YIELD   /* the same, and offer the processor to others */
 };
@@ -25,6 +25,14 @@ struct exit_handlers {
 
 /* exit.c; indexed by enum exit_kind, no entry NULL. */
 extern const struct exit_handlers exit_table[NR_EXIT_KINDS];
+
+/* insn.c: the guest single-steps and an instruction was emulated. Always ACT_RESUME. */
+enum exit_action insn_single_step(struct vcpu *v);
+/* The instruction of `len` bytes is done: step over it and go on. */
+static inline enum exit_action exit_done(struct vcpu *v, uint64_t len)
+{
+    return unlikely(hv->advance(v, len)) ? insn_single_step(v) : ACT_RESUME;
+}
 
 /* fault.c: nested page faults. */
 enum exit_action fault_fast(struct vcpu *v, struct vm_exit *exit);

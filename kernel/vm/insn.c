@@ -5,11 +5,15 @@
  * all are written without prefixes; those are recognised by one comparison, the rest is decoded.
  * Callers: exit handlers; the emulator uses vcpu_advance.
  */
+#include "arch/x86_64/cpu.h"
+#include "arch/x86_64/msr.h"
 #include "arch/x86_64/regs.h"
 #include "kernel/emul/emul.h"
 #include "kernel/lib/string.h"
 #include "kernel/vm/exit.h"
 #include "kernel/vm/guestmem.h"
+#include "mm/gwalk.h"
+#include "mm/p2m.h"
 
 #define INSN_MAX 15u
 
@@ -39,38 +43,105 @@ static const struct encoding usual[NR_EXIT_KINDS][2] = {
     [EXIT_WBINVD] = {TWO(0x0f, 0x09), TWO(0x0f, 0x08)},
 };
 
-static unsigned usual_length(enum exit_kind kind, const uint8_t bytes[INSN_MAX], unsigned got)
+static unsigned usual_length(enum exit_kind kind, uint32_t word)
 {
-    uint32_t word;
-
-    memcpy(&word, bytes, sizeof(word));
     for (unsigned i = 0; i < ARRAY_SIZE(usual[kind]); i++) {
         const struct encoding *e = &usual[kind][i];
 
-        if ((word & e->mask) == e->bytes && e->len <= got) {
-            return e->len;
+        if ((word & e->mask) == e->bytes) {
+            return e->len; /* 0 in an unused place */
         }
     }
     return 0;
 }
 
-enum hv_err vcpu_length(struct vcpu *v, struct vm_exit *exit)
-{
-    uint8_t bytes[INSN_MAX + 1];
-    unsigned got;
+/* ---- The walk to the code, remembered ---- */
 
-    if (exit->insn_len != 0) {
-        return HV_OK;
+/*
+ * A guest that exits often does so from few pages. The last walk is kept with the entries it read,
+ * and holds as long as these are in place and nothing was flushed: frames behind the pointers are
+ * freed only after a flush, which every section notices before its next entry.
+ */
+static inline bool walk_holds(const struct vcpu *v, const struct code_state *c)
+{
+    if (v->fetch.page != c->rip >> PAGE_SHIFT || v->fetch.cr3 != c->cr3 ||
+        v->fetch.epoch != v->flushed_epoch) {
+        return false;
     }
-    enum hv_err err = guestmem_fetch(v, v->in_guest != 0, bytes, &got);
-    if (unlikely(err != HV_OK)) {
+    for (unsigned level = 3; level + 1 > v->fetch.leaf; level--) {
+        if (__atomic_load_n(v->fetch.slot[level], __ATOMIC_RELAXED) != v->fetch.entry[level]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void *peek(void *ctx, gfn_t gfn)
+{
+    return p2m_peek(ctx, gfn);
+}
+
+/* Rights do not matter: the processor has fetched from there. */
+static __attribute__((noinline)) bool walk_again(struct vcpu *v, const struct code_state *c)
+{
+    const struct guest_paging paging = {.cr0 = CR0_PE | CR0_PG | CR0_WP,
+                                        .cr3 = c->cr3,
+                                        .cr4 = CR4_PAE,
+                                        .efer = EFER_LME | EFER_LMA | EFER_NXE};
+    const struct gwalk_request req = {.paging = &paging,
+                                      .gva = GVA(c->rip & PAGE_MASK),
+                                      .phys_bits = cpu_features.phys_bits,
+                                      .peek = peek,
+                                      .ctx = v->vm->p2m};
+    struct gwalk_result res;
+
+    v->fetch.epoch = 0;
+    if (gwalk(&req, &res) != HV_OK) {
+        return false;
+    }
+    v->fetch.host = p2m_peek(v->vm->p2m, gpa_gfn(res.gpa));
+    if (v->fetch.host == NULL) {
+        return false;
+    }
+    v->fetch.leaf = res.leaf_level;
+    for (unsigned level = res.leaf_level; level < ARRAY_SIZE(res.slot); level++) {
+        v->fetch.slot[level] = res.slot[level];
+        v->fetch.entry[level] = res.entry[level];
+    }
+    v->fetch.page = c->rip >> PAGE_SHIFT;
+    v->fetch.cr3 = c->cr3;
+    v->fetch.epoch = v->flushed_epoch;
+    return true;
+}
+
+/* On the fast path, for 64-bit code: 0 if it is not one of the usual encodings or not reachable. */
+static inline unsigned length_fast(struct vcpu *v, enum exit_kind kind)
+{
+    struct code_state c;
+    uint32_t word;
+
+    if (unlikely(!hv->code_state(v, &c) || (c.rip & ~PAGE_MASK) > PAGE_SIZE - sizeof(word))) {
+        return 0;
+    }
+    if (unlikely(!walk_holds(v, &c)) && !walk_again(v, &c)) {
+        return 0;
+    }
+    memcpy(&word, v->fetch.host + (c.rip & ~PAGE_MASK), sizeof(word));
+    return usual_length(kind, word);
+}
+
+static __attribute__((noinline)) enum hv_err length_by_decoding(struct vcpu *v,
+                                                                struct vm_exit *exit)
+{
+    uint8_t bytes[INSN_MAX];
+    unsigned got;
+    enum hv_err err = guestmem_fetch(v, vcpu_in_section(v), bytes, &got);
+
+    if (err != HV_OK) {
         return err;
     }
-    unsigned len = usual_length(exit->kind, bytes, got);
-    if (unlikely(len == 0)) {
-        len = emul_length(bytes, got, emul_mode_of(v));
-    }
-    if (unlikely(len == 0)) {
+    unsigned len = emul_length(bytes, got, emul_mode_of(v));
+    if (len == 0) {
         /* Another vCPU has put something else there. */
         vcpu_inject_ud(v);
         return HV_EFAULT;
@@ -79,12 +150,32 @@ enum hv_err vcpu_length(struct vcpu *v, struct vm_exit *exit)
     return HV_OK;
 }
 
+enum hv_err vcpu_length(struct vcpu *v, struct vm_exit *exit)
+{
+    if (exit->insn_len != 0) {
+        return HV_OK;
+    }
+    if (likely(vcpu_in_section(v))) {
+        exit->insn_len = (uint8_t)length_fast(v, exit->kind);
+        if (likely(exit->insn_len != 0)) {
+            return HV_OK;
+        }
+    }
+    return length_by_decoding(v, exit);
+}
+
+enum exit_action insn_single_step(struct vcpu *v)
+{
+    const uint64_t dr6_bs = BIT(14);
+
+    hv->set_reg(v, REG_DR6, hv->get_reg(v, REG_DR6) | dr6_bs);
+    vcpu_inject_exception(v, EXC_DB, false, 0);
+    return ACT_RESUME;
+}
+
 void vcpu_advance(struct vcpu *v, unsigned len)
 {
-    if (unlikely(hv->advance(v, len))) {
-        hv->set_reg(v, REG_DR6, hv->get_reg(v, REG_DR6) | BIT(14)); /* BS: single step */
-        vcpu_inject_exception(v, EXC_DB, false, 0);
-    }
+    (void)exit_done(v, len);
 }
 
 enum hv_err vcpu_skip(struct vcpu *v, struct vm_exit *exit)
@@ -92,7 +183,7 @@ enum hv_err vcpu_skip(struct vcpu *v, struct vm_exit *exit)
     enum hv_err err = vcpu_length(v, exit);
 
     if (likely(err == HV_OK)) {
-        vcpu_advance(v, exit->insn_len);
+        (void)exit_done(v, exit->insn_len);
     }
     return err;
 }

@@ -50,9 +50,27 @@ void run_switch_out(struct thread *t)
     put(t->arg);
 }
 
+/* Fast handlers take far less than 2^32 ticks. */
+static inline uint32_t rdtsc_low(void)
+{
+    uint32_t low;
+
+    __asm__ volatile("rdtsc" : "=a"(low)::"rdx", "memory");
+    return low;
+}
+
+/* The exit at `start` goes on outside the section. */
+static void note_exit(struct vcpu *v, uint32_t start)
+{
+    uint64_t now = rdtsc();
+
+    v->exit_tsc = now - ((uint32_t)now - start);
+}
+
 static enum exit_action run_section(struct vcpu *v, struct vm_exit *exit)
 {
     const struct flush_domain *flush = v->vm->flush;
+    void (*const run)(struct vcpu *, struct vm_exit *) = hv->run;
     enum exit_action action = ACT_LEAVE;
 
     hv->section_begin(v);
@@ -68,24 +86,22 @@ static enum exit_action run_section(struct vcpu *v, struct vm_exit *exit)
         if (unlikely(epoch != v->flushed_epoch)) {
             tag_assign(v, epoch);
         }
-        hv->run(v, exit);
+        run(v, exit);
 
-        uint64_t start = rdtsc();
+        uint32_t start = rdtsc_low();
         struct exit_stats *stats = &v->exits[exit->kind];
         stats->count++;
         action = exit_table[exit->kind].fast(v, exit);
         if (action != ACT_RESUME) {
-            v->exit_tsc = start;
+            note_exit(v, start);
             break;
         }
-        if (unlikely(__atomic_load_n(&v->request, __ATOMIC_RELAXED) | v->pending_exception.type |
-                     v->interrupted.type) &&
-            !event_prepare(v)) {
+        if (unlikely(__atomic_load_n(&v->request, __ATOMIC_RELAXED)) && !event_prepare(v)) {
             action = ACT_LEAVE;
-            v->exit_tsc = start;
+            note_exit(v, start);
             break;
         }
-        stats->ticks += rdtsc() - start;
+        stats->ticks += rdtsc_low() - start;
     }
 out:
     hv->section_end(v);

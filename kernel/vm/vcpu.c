@@ -107,6 +107,7 @@ void vcpu_reset(struct vcpu *v)
     reset_registers(v);
     vlapic_reset(v);
     v->flushed_epoch = 0;
+    v->fetch.epoch = 0;
     __atomic_fetch_and(&v->request, VCPU_REQ_STOP, __ATOMIC_RELAXED);
 }
 

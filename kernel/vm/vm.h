@@ -74,6 +74,14 @@ struct vcpu {
     bool wait_sipi;            /* after INIT (application processors) */
     uint8_t sipi_vector;
 
+    struct { /* a verified walk to the page of code that exited last; kernel/vm/insn.c */
+        uint64_t epoch, page, cr3;
+        const uint8_t *host;
+        unsigned leaf; /* level of the leaf; slots below it are not used */
+        const uint64_t *slot[4];
+        uint64_t entry[4];
+    } fetch;
+
     unsigned id; /* 0 .. vm->nr_vcpus-1; also the APIC id */
     struct thread *thread;
     unsigned cpu;            /* processor it is loaded on (valid while in_guest or loaded) */

@@ -220,8 +220,8 @@ static void test_linux_good(void **state)
     uint64_t initrd = ram32(zp + 0x218);
     assert_true(initrd >= MIB(66) && initrd + req.initrd.size <= MIB(256));
     assert_memory_equal(ram + initrd, req.initrd.data, req.initrd.size);
-    assert_int_equal(ram[zp + 0x1e8], 3);
-    assert_int_equal(ram64(zp + 0x2d0 + 40), MIB(1));
+    assert_int_equal(ram[zp + 0x1e8], 4);
+    assert_int_equal(ram64(zp + 0x2d0 + 60), MIB(1));
     /* The identity map reaches all of the first 4 GiB. */
     uint64_t pdpt = ram64(entry.cr3) & ~0xfffULL;
     for (uint64_t i = 0; i < 4; i++) {
@@ -294,7 +294,7 @@ static void test_multiboot_good(void **state)
         assert_int_equal(ram32(mod + 4) - ram32(mod), req.initrd.size);
         assert_memory_equal(ram + ram32(mod), req.initrd.data, req.initrd.size);
         assert_string_equal((char *)ram + ram32(mod + 8), "ird");
-        assert_int_equal(ram32(info + 44), 3 * 24);
+        assert_int_equal(ram32(info + 44), 4 * 24);
         assert_int_equal(ram32(ram32(info + 48)), 20);
         assert_int_equal(ram64(entry.gdt + 0x10), 0x00cf9b000000ffff);
         free(p);
