@@ -35,7 +35,7 @@ struct buddy_state {
     struct spinlock lock; /* protects all of this */
     struct buddy_zone zone[NR_ZONES];
     uint64_t total;
-    uint64_t total_high; /* of these, in ZONE_HIGH */
+    uint64_t total_high;         /* of these, in ZONE_HIGH */
     int64_t used[NR_FRAME_USES]; /* frames of larger blocks, and of single ones not from a cache */
 };
 

@@ -55,9 +55,8 @@ static bool print_line(struct vm *vm, void *arg)
         vm_describe_stop(vm, reason, sizeof(reason));
     }
     /* A long reason wraps rather than being cut: it is what the operator looks for. */
-    shell_print("%-12s %-7s %4u %6s %6s %9s %8llu %s\n", vm->config.name,
-                vm_state_name(vm->state), vm->nr_vcpus,
-                format_size(memory, vm->config.memory_bytes),
+    shell_print("%-12s %-7s %4u %6s %6s %9s %8llu %s\n", vm->config.name, vm_state_name(vm->state),
+                vm->nr_vcpus, format_size(memory, vm->config.memory_bytes),
                 format_size(granted, p.granted * PAGE_SIZE), format_seconds(time, t.run_ns),
                 (unsigned long long)t.exits, reason);
     struct tally *tally = arg;

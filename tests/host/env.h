@@ -47,14 +47,14 @@ uint64_t env_idle_frames(void);
 uint64_t env_seed(const char *test);
 
 /* Run `statement` and fail the test unless it panics. No lock may be held there. */
-#define ENV_EXPECT_PANIC(statement)                                                                \
-    do {                                                                                           \
-        jmp_buf env_jump_;                                                                         \
-        test_env.panic = &env_jump_;                                                               \
-        if (setjmp(env_jump_) == 0) {                                                              \
-            statement;                                                                             \
-            test_env.panic = NULL;                                                                 \
-            fail_msg("did not panic: %s", #statement);                                             \
-        }                                                                                          \
-        test_env.panic = NULL;                                                                     \
+#define ENV_EXPECT_PANIC(statement)                    \
+    do {                                               \
+        jmp_buf env_jump_;                             \
+        test_env.panic = &env_jump_;                   \
+        if (setjmp(env_jump_) == 0) {                  \
+            statement;                                 \
+            test_env.panic = NULL;                     \
+            fail_msg("did not panic: %s", #statement); \
+        }                                              \
+        test_env.panic = NULL;                         \
     } while (0)

@@ -125,8 +125,8 @@ struct error_case {
     unsigned nr_bad;
 };
 
-#define KEYS                                                                                       \
-    "memory, vcpus, kernel, initrd, cmdline, identity, largepages, mmu, output, on_reset, "        \
+#define KEYS                                                                                \
+    "memory, vcpus, kernel, initrd, cmdline, identity, largepages, mmu, output, on_reset, " \
     "cpu_shares, start"
 #define SIZES "1M to 1024G, a multiple of 4K; suffixes K, M, G, T (without: M)"
 

@@ -97,7 +97,7 @@ static void keys(const uint8_t *codes, size_t n, const char *want)
     got[len] = '\0';
     assert_string_equal(got, want);
 }
-#define KEYS(want, ...)                                                                            \
+#define KEYS(want, ...) \
     keys((const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}), want)
 
 static void test_keys(void **state)
