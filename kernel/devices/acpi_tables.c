@@ -2,7 +2,7 @@
 /*
  * The guest's ACPI tables: RSDP, XSDT, FADT, MADT and the DSDT that iasl compiled, one behind the
  * other from GUEST_ACPI_BASE on, in the first half of the firmware area; SMBIOS has the second
- * (smbios.c). The platform is hardware-reduced: no PM timer, no SCI; sleep and reset are plain ports.
+ * (smbios.c) and, at its very end, the reset vector. The platform is hardware-reduced: no PM timer, no SCI; sleep and reset are plain ports.
  * Manual: ACPI 6.3, "ACPI Software Programming Model". Called when a VM starts.
  */
 #include "kernel/devices/devices.h"
@@ -20,6 +20,7 @@
 #define OEM_TABLE_ID "BALLAST " /* eight bytes, no NUL */
 #define CREATOR_ID 0x54534c42u  /* "BLST" */
 #define LOCAL_APIC_BASE 0xfee00000u
+#define RESET_VECTOR 0xffff0ull /* F000:FFF0 */
 
 #define FADT_FIXED_BUTTONS_ABSENT (BIT(4) | BIT(5))
 #define FADT_RESET_REGISTER BIT(10)
@@ -179,6 +180,27 @@ static void fill_madt(struct madt *m, unsigned nr_vcpus)
     m->header.checksum = table_checksum(m, len);
 }
 
+/*
+ * All the firmware that there is: code at the reset vector which resets the VM through the reset port.
+ * Linux on hardware-reduced ACPI without EFI reboots by a jump there.
+ */
+static enum hv_err write_reset_vector(struct vm *vm)
+{
+    static const uint8_t code[] = {
+        0xba,
+        PLATFORM_RESET_PORT & 0xff,
+        PLATFORM_RESET_PORT >> 8, /* mov dx, port */
+        0xb0,
+        PLATFORM_RESET_VALUE, /* mov al, value */
+        0xee,                 /* out dx, al */
+        0xf4,
+        0xeb,
+        0xfd, /* hlt; jmp to it */
+    };
+
+    return guestmem_write(vm, GPA(RESET_VECTOR), code, sizeof code);
+}
+
 enum hv_err acpi_tables_write(struct vm *vm, gpa_t *rsdp)
 {
     struct tables t;
@@ -196,6 +218,9 @@ enum hv_err acpi_tables_write(struct vm *vm, gpa_t *rsdp)
     }
     if (!err) {
         err = smbios_write(vm);
+    }
+    if (!err) {
+        err = write_reset_vector(vm);
     }
     *rsdp = GPA(GUEST_ACPI_BASE);
     return err;

@@ -89,7 +89,7 @@ static enum hv_err access_debug_exit(void *dev, struct vcpu *v, uint64_t offset,
     return HV_OK;
 }
 
-/* Controllers that guests probe for and that this platform does not have. */
+/* Controllers that guests probe for as a matter of course and that this platform does not have. */
 static enum hv_err access_absent(void *dev, struct vcpu *v, uint64_t offset, unsigned size,
                                  bool write, uint64_t *value)
 {
@@ -119,6 +119,9 @@ static const struct {
     {0xf4, 4, false, "debug-exit", access_debug_exit},
     {PLATFORM_SLEEP_CONTROL, 2, true, "sleep", access_sleep},
     {0xcf8, 8, false, "pci", access_pci},
+    {0x2f8, 8, false, "com2", access_absent},
+    {0x3e8, 8, false, "com3", access_absent},
+    {0x2e8, 8, false, "com4", access_absent},
 };
 
 enum hv_err platform_create(struct vm *vm)

@@ -104,6 +104,7 @@ static void test_absent(void **state)
     assert_int_equal(in(0xa1, 1), 0xff);
     assert_int_equal(in(0xcfc, 4), 0xffffffff);
     assert_int_equal(in(0xcfe, 2), 0xffff);
+    assert_int_equal(in(0x2f9, 1), 0xff);
     assert_int_equal(in(0x64, 1), 0);
     assert_int_equal(in(0x92, 1), 2);
     out(0x80, 1, 7);
