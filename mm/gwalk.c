@@ -83,33 +83,33 @@ enum gwalk_mode gwalk_mode(const struct guest_paging *paging)
     return paging->cr4 & CR4_PSE ? GWALK_PSE : GWALK_32;
 }
 
-/* Bits that must be zero in a present entry. */
-static inline uint64_t reserved_bits(const struct format *f, const struct gwalk_request *req,
-                                     unsigned level, bool leaf, unsigned shift)
+/* Bits that must be zero in every present entry: what does not depend on the level. */
+static inline uint64_t reserved_everywhere(const struct format *f, const struct gwalk_request *req)
 {
     uint64_t above = ADDR_52 & ~(BIT(req->phys_bits) - 1);
 
     if (f->entry_bytes == 4) {
+        return 0;
+    }
+    return above | (req->paging->efer & EFER_NXE ? 0 : PTE_NX) |
+           (f->pdptr ? 0x7ff0000000000000ull : 0);
+}
+
+/* And what does. */
+static inline uint64_t reserved_at(const struct format *f, unsigned level, bool leaf,
+                                   unsigned shift)
+{
+    if (f->entry_bytes == 4) {
         /* PSE-36: bits 20:13 are address bits 39:32, bit 21 is reserved. */
         return leaf && level > 0 ? BIT(21) : 0;
     }
-    uint64_t bits = above | (req->paging->efer & EFER_NXE ? 0 : PTE_NX);
-    if (f->pdptr) {
-        bits |= 0x7ff0000000000000ull;
-        if (level == 2) {
-            return bits | PTE_NX | 0x1e6;
-        }
+    if (f->pdptr && level == 2) {
+        return PTE_NX | 0x1e6;
     }
     if (leaf && level > 0) {
-        return bits | ((BIT(shift) - 1) & ~0x1fffull); /* bit 12 is PAT */
+        return (BIT(shift) - 1) & ~0x1fffull; /* bit 12 is PAT */
     }
-    if (level == 3) {
-        return bits | PTE_PS;
-    }
-    if (level > 0 && !(f->large & BIT(level))) {
-        return bits | PTE_PS;
-    }
-    return bits;
+    return level > 0 && !(f->large & BIT(level)) ? PTE_PS : 0;
 }
 
 /* The access rules, once all levels' bits are gathered. */
@@ -162,6 +162,22 @@ static bool set_bits(const struct format *f, void *slot, uint64_t entry, uint64_
                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
+/* HV_EAGAIN: an entry changed since it was read. */
+static enum hv_err set_accessed(const struct format *f, const struct gwalk_request *req,
+                                struct gwalk_result *out)
+{
+    for (unsigned l = out->leaf_level; l < f->levels; l++) {
+        bool leaf = l == out->leaf_level;
+        uint64_t dirty = leaf && (req->access & GWALK_WRITE) ? PTE_D : 0;
+
+        if (!(f->pdptr && l == 2) && !set_bits(f, out->slot[l], out->entry[l], PTE_A | dirty)) {
+            out->table = GFN(0);
+            return HV_EAGAIN;
+        }
+    }
+    return HV_OK;
+}
+
 static inline enum hv_err fault(const struct gwalk_request *req, struct gwalk_result *out,
                                 uint32_t flags)
 {
@@ -187,12 +203,11 @@ static inline __attribute__((always_inline)) enum hv_err walk(const struct forma
 {
     uint64_t gva = f->entry_bytes == 8 && !f->pdptr ? req->gva.a : (uint32_t)req->gva.a;
     uint64_t base = req->paging->cr3 & f->root_mask;
-    uint64_t perm = PTE_W | PTE_U;
-    bool nx = false;
-    unsigned level = f->levels;
+    uint64_t reserved = reserved_everywhere(f, req);
+    uint64_t all = PTE_W | PTE_U, any = 0;
 
-    for (;;) {
-        level--;
+#pragma GCC unroll 4
+    for (unsigned level = f->levels; level-- > 0;) {
         unsigned shift = 12 + level * f->index_bits;
         uint64_t index = (gva >> shift) & (BIT(f->index_bits) - 1);
         char *table = req->peek(req->ctx, GFN(base >> PAGE_SHIFT));
@@ -208,14 +223,14 @@ static inline __attribute__((always_inline)) enum hv_err walk(const struct forma
         if (unlikely(!(e & PTE_P))) {
             return fault(req, out, 0);
         }
-        if (unlikely(e & reserved_bits(f, req, level, leaf, shift))) {
+        if (unlikely(e & (reserved | reserved_at(f, level, leaf, shift)))) {
             return fault(req, out, PF_P | PF_RSVD);
         }
         out->slot[level] = slot;
         out->entry[level] = e;
         if (!(f->pdptr && level == 2)) {
-            perm &= e;
-            nx |= f->entry_bytes == 8 && (e & PTE_NX);
+            all &= e;
+            any |= e;
         }
         if (leaf) {
             out->page_shift = shift;
@@ -225,20 +240,11 @@ static inline __attribute__((always_inline)) enum hv_err walk(const struct forma
         }
         base = e & (f->entry_bytes == 8 ? ADDR_52 : 0xfffff000ull);
     }
-    if (unlikely(!permitted(req, perm, nx))) {
+    bool nx = f->entry_bytes == 8 && (any & PTE_NX);
+    if (unlikely(!permitted(req, all, nx))) {
         return fault(req, out, PF_P);
     }
-    if (req->access & GWALK_SET_AD) {
-        for (unsigned l = level; l < f->levels; l++) {
-            uint64_t dirty = l == level && (req->access & GWALK_WRITE) ? PTE_D : 0;
-
-            if (!(f->pdptr && l == 2) && !set_bits(f, out->slot[l], out->entry[l], PTE_A | dirty)) {
-                out->table = GFN(0);
-                return HV_EAGAIN;
-            }
-        }
-    }
-    return HV_OK;
+    return unlikely(req->access & GWALK_SET_AD) ? set_accessed(f, req, out) : HV_OK;
 }
 
 enum hv_err gwalk(const struct gwalk_request *req, struct gwalk_result *out)

@@ -17,10 +17,18 @@
 #include "kernel/lib/string.h"
 #include "mm/slab.h"
 
+static inline uint64_t word_of(const uint64_t map[4], int i)
+{
+    return __atomic_load_n(&map[i], __ATOMIC_RELAXED);
+}
+
 int apic_highest(const uint64_t map[4])
 {
+    if (likely(!(word_of(map, 0) | word_of(map, 1) | word_of(map, 2) | word_of(map, 3)))) {
+        return -1;
+    }
     for (int i = 3; i >= 0; i--) {
-        uint64_t word = __atomic_load_n(&map[i], __ATOMIC_RELAXED);
+        uint64_t word = word_of(map, i);
 
         if (word) {
             return i * 64 + 63 - __builtin_clzll(word);

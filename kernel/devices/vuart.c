@@ -265,6 +265,12 @@ static uint8_t reg_read(struct vuart *u, unsigned reg)
     }
 }
 
+/* Accesses after which the FIFO may take more input; new input comes by itself (input_ready). */
+static bool makes_room(unsigned reg, bool write)
+{
+    return write ? reg == REG_IIR_FCR || reg == REG_MCR : reg == REG_DATA;
+}
+
 static enum hv_err access_port(void *dev, struct vcpu *v, uint64_t offset, unsigned size,
                                bool write, uint64_t *value)
 {
@@ -277,10 +283,11 @@ static enum hv_err access_port(void *dev, struct vcpu *v, uint64_t offset, unsig
     if (write) {
         reg_write(u, (unsigned)offset, (uint8_t)*value);
     } else {
-        fill_fifo(u);
         *value = reg_read(u, (unsigned)offset);
     }
-    fill_fifo(u);
+    if (makes_room((unsigned)offset, write)) {
+        fill_fifo(u);
+    }
     update_line(u);
     spin_unlock(&u->lock);
     return HV_OK;
