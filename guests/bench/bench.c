@@ -2,7 +2,8 @@
 /*
  * Runs the groups that rows= on the command line names (basic, 4k, 2m, pt, smp, comma-separated, or
  * all) and prints one CSV line per row on COM1, when all are measured: serial exits disturb nothing.
- * present=1: the host has populated half of the areas, as guests/bench/kvm_vmm.c does.
+ * present=1: the host has populated half of the areas, as guests/bench/kvm_vmm.c does; present=ins:
+ * the guest makes the host do so by string input.
  */
 #include "guests/bench/bench.h"
 
@@ -93,7 +94,9 @@ void guest_main(void)
 {
     char list[64] = "all";
     boot_option("rows", list, sizeof list);
-    int present = boot_option_u64("present", 0) != 0;
+    enum bench_present present = boot_option_is("present", "ins") ? PRESENT_BY_INPUT
+                                 : boot_option_u64("present", 0)  ? PRESENT_BY_HOST
+                                                                  : PRESENT_NO;
     if (!has_areas()) {
         console_printf("bench: needs %lu MiB of RAM\n", BENCH_AREA_END / BENCH_MIB);
         return;

@@ -39,10 +39,13 @@ void bench_traps_init(void);
 /* #UD handlers: VMMCALL has three bytes, UD2 two. */
 void bench_traps_skip_ud(unsigned int bytes);
 
-/* The groups of rows; `present`: the host has populated the *_PRESENT areas beforehand. */
+/* Who puts frames behind the *_PRESENT areas for the "host page present" rows. */
+enum bench_present { PRESENT_NO, PRESENT_BY_HOST, PRESENT_BY_INPUT };
+
+/* The groups of rows. */
 void bench_basic(void);
-void bench_touch_4k(int present);
-void bench_touch_2m(int present);
+void bench_touch_4k(enum bench_present present);
+void bench_touch_2m(enum bench_present present);
 void bench_paging(void);
 void bench_smp(void);
 

@@ -62,7 +62,7 @@ def parse_rows(text):
 def run_guest(build, name, rows, keys):
     conf = "seed = 1\n" + section(name, {
         "memory": "512M", "kernel": "bench.elf", "output": "log",
-        "cmdline": '"name=%s rows=%s"' % (name, rows), **keys})
+        "cmdline": '"name=%s rows=%s present=ins"' % (name, rows), **keys})
     members = {"ballast.conf": conf.encode(), "bench.elf": read(build + "/guests/bench.elf")}
     with Emulator(host_args(build, name, members), 300, log_path(build, name)) as machine:
         machine.wait("bench: done")
