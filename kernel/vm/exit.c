@@ -196,8 +196,26 @@ static enum exit_action machine_check(struct vcpu *v, struct vm_exit *exit)
     return ACT_LEAVE;
 }
 
+/*
+ * QEMU's TCG reports a guest's MOV to CR4 with reserved bits as a failed entry: the state is sound,
+ * and RIP stands at that instruction.
+ */
+static bool is_refused_cr4(struct vcpu *v)
+{
+    struct exit_cr cr = {0};
+    uint8_t len;
+    uint64_t lmsw;
+
+    return hv->explain(v) == 0 && emul_decode_cr(v, &cr, false, &len, &lmsw) == HV_OK &&
+           cr.cr == 4 && cr.write;
+}
+
 static enum exit_action entry_failed(struct vcpu *v, struct vm_exit *exit)
 {
+    if (is_refused_cr4(v)) {
+        vcpu_inject_gp(v);
+        return ACT_RESUME;
+    }
     log_error("vm %s: vcpu %u: the processor refused the entry (%#llx)", v->vm->config.name, v->id,
               (unsigned long long)exit->raw[0]);
     if (hv->explain(v) == 0) {

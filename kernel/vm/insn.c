@@ -58,18 +58,18 @@ static unsigned usual_length(enum exit_kind kind, uint32_t word)
 /* ---- The walk to the code, remembered ---- */
 
 /*
- * A guest that exits often does so from few pages. The last walk is kept with the entries it read,
- * and holds as long as these are in place and nothing was flushed: frames behind the pointers are
- * freed only after a flush, which every section notices before its next entry.
+ * A guest that exits often does so from few pages. A walk is kept with the entries it read, and holds
+ * as long as these are in place and nothing was flushed: frames behind the pointers are freed only
+ * after a flush, which every section notices before its next entry.
  */
-static inline bool walk_holds(const struct vcpu *v, const struct code_state *c)
+static inline bool walk_holds(const struct vcpu *v, const struct fetch_walk *w,
+                              const struct code_state *c)
 {
-    if (v->fetch.page != c->rip >> PAGE_SHIFT || v->fetch.cr3 != c->cr3 ||
-        v->fetch.epoch != v->flushed_epoch) {
+    if (w->page != c->rip >> PAGE_SHIFT || w->cr3 != c->cr3 || w->epoch != v->flushed_epoch) {
         return false;
     }
-    for (unsigned level = 3; level + 1 > v->fetch.leaf; level--) {
-        if (__atomic_load_n(v->fetch.slot[level], __ATOMIC_RELAXED) != v->fetch.entry[level]) {
+    for (unsigned level = 3; level + 1 > w->leaf; level--) {
+        if (__atomic_load_n(w->slot[level], __ATOMIC_RELAXED) != w->entry[level]) {
             return false;
         }
     }
@@ -82,7 +82,8 @@ static void *peek(void *ctx, gfn_t gfn)
 }
 
 /* Rights do not matter: the processor has fetched from there. */
-static __attribute__((noinline)) bool walk_again(struct vcpu *v, const struct code_state *c)
+static __attribute__((noinline)) bool walk_again(struct vcpu *v, struct fetch_walk *w,
+                                                 const struct code_state *c)
 {
     const struct guest_paging paging = {.cr0 = CR0_PE | CR0_PG | CR0_WP,
                                         .cr3 = c->cr3,
@@ -95,22 +96,22 @@ static __attribute__((noinline)) bool walk_again(struct vcpu *v, const struct co
                                       .ctx = v->vm->p2m};
     struct gwalk_result res;
 
-    v->fetch.epoch = 0;
+    w->epoch = 0;
     if (gwalk(&req, &res) != HV_OK) {
         return false;
     }
-    v->fetch.host = p2m_peek(v->vm->p2m, gpa_gfn(res.gpa));
-    if (v->fetch.host == NULL) {
+    w->host = p2m_peek(v->vm->p2m, gpa_gfn(res.gpa));
+    if (w->host == NULL) {
         return false;
     }
-    v->fetch.leaf = res.leaf_level;
+    w->leaf = res.leaf_level;
     for (unsigned level = res.leaf_level; level < ARRAY_SIZE(res.slot); level++) {
-        v->fetch.slot[level] = res.slot[level];
-        v->fetch.entry[level] = res.entry[level];
+        w->slot[level] = res.slot[level];
+        w->entry[level] = res.entry[level];
     }
-    v->fetch.page = c->rip >> PAGE_SHIFT;
-    v->fetch.cr3 = c->cr3;
-    v->fetch.epoch = v->flushed_epoch;
+    w->page = c->rip >> PAGE_SHIFT;
+    w->cr3 = c->cr3;
+    w->epoch = v->flushed_epoch;
     return true;
 }
 
@@ -123,10 +124,11 @@ static inline unsigned length_fast(struct vcpu *v, enum exit_kind kind)
     if (unlikely(!hv->code_state(v, &c) || (c.rip & ~PAGE_MASK) > PAGE_SIZE - sizeof(word))) {
         return 0;
     }
-    if (unlikely(!walk_holds(v, &c)) && !walk_again(v, &c)) {
+    struct fetch_walk *w = &v->fetch[(c.rip >> PAGE_SHIFT) % NR_FETCH_WALKS];
+    if (unlikely(!walk_holds(v, w, &c)) && !walk_again(v, w, &c)) {
         return 0;
     }
-    memcpy(&word, v->fetch.host + (c.rip & ~PAGE_MASK), sizeof(word));
+    memcpy(&word, w->host + (c.rip & ~PAGE_MASK), sizeof(word));
     return usual_length(kind, word);
 }
 

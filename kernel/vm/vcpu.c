@@ -10,6 +10,7 @@
 #include "kernel/devices/devices.h"
 #include "kernel/devices/vlapic.h"
 #include "kernel/lib/printf.h"
+#include "kernel/lib/string.h"
 #include "kernel/vm/exit.h"
 #include "mm/slab.h"
 #include "mm/view.h"
@@ -107,7 +108,7 @@ void vcpu_reset(struct vcpu *v)
     reset_registers(v);
     vlapic_reset(v);
     v->flushed_epoch = 0;
-    v->fetch.epoch = 0;
+    memset(v->fetch, 0, sizeof(v->fetch));
     __atomic_fetch_and(&v->request, VCPU_REQ_STOP, __ATOMIC_RELAXED);
 }
 

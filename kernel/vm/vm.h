@@ -53,6 +53,16 @@ struct exit_stats {
     uint64_t count, ticks; /* ticks: TSC from exit to next entry, inside the hypervisor */
 };
 
+/* The walk to a page of code that exited, verified at each use; kernel/vm/insn.c. */
+#define NR_FETCH_WALKS 8u
+struct fetch_walk {
+    uint64_t epoch, page, cr3;
+    const uint8_t *host;
+    unsigned leaf; /* level of the leaf; slots below it are not used */
+    const uint64_t *slot[4];
+    uint64_t entry[4];
+};
+
 struct vcpu {
     /* --- touched on every exit: keep together. Owned by the vCPU's thread. --- */
     uint64_t gpr[NR_GPRS]; /* x86 order; gpr[GPR_RSP] is not used: REG_RSP */
@@ -74,13 +84,7 @@ struct vcpu {
     bool wait_sipi;            /* after INIT (application processors) */
     uint8_t sipi_vector;
 
-    struct { /* a verified walk to the page of code that exited last; kernel/vm/insn.c */
-        uint64_t epoch, page, cr3;
-        const uint8_t *host;
-        unsigned leaf; /* level of the leaf; slots below it are not used */
-        const uint64_t *slot[4];
-        uint64_t entry[4];
-    } fetch;
+    struct fetch_walk fetch[NR_FETCH_WALKS]; /* by low bits of the page number */
 
     unsigned id; /* 0 .. vm->nr_vcpus-1; also the APIC id */
     struct thread *thread;
