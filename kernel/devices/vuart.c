@@ -5,8 +5,9 @@
  * The interrupt line is a function of the state (update_line), recomputed after each change. The
  * transmitter is always empty: a byte written is gone at once, so "transmitter empty" becomes pending
  * with each write, and when its interrupt is enabled. Input waits in the console's queue and moves
- * into the FIFO as there is room. One lock (RANK_DEVICE) for everything, only tried on the guest fast
- * path; the line is set under it (the IOAPIC takes no lock).
+ * into the FIFO as there is room: outside loop-back the FIFO is full or the queue is empty. One lock
+ * (RANK_DEVICE) for everything, only tried on the guest fast path; the line is set under it (the
+ * IOAPIC takes no lock).
  */
 #include "kernel/devices/vuart.h"
 
@@ -311,6 +312,7 @@ void vuart_reset(struct vuart *u)
     u->divisor = 12; /* 9600 baud, as firmware leaves it */
     u->overrun = u->tx_empty_pending = u->line = false;
     u->head = u->count = 0;
+    fill_fifo(u);
     spin_unlock(&u->lock);
 }
 
