@@ -151,7 +151,8 @@ static void enter_acpi_mode(void)
 
 void acpi_poweroff(void)
 {
-    irq_disable();
+    uint64_t flags = irq_save();
+
     if (info.have_s5 && info.hw_reduced && info.sleep_control.present &&
         info.sleep_control.space == ACPI_SPACE_IO) {
         outb((uint16_t)info.sleep_control.address,
@@ -173,10 +174,7 @@ void acpi_poweroff(void)
     }
     clock_delay_us(100000);
 
-    log_error("the machine does not switch itself off; it is safe to do so now");
-    for (;;) {
-        cpu_halt();
-    }
+    irq_restore(flags);
 }
 
 /* PCI configuration space of bus 0, as the FADT encodes it: device, function and offset. */

@@ -18,7 +18,7 @@ void acpi_isa_line(unsigned isa_irq, struct acpi_override *out);
 /* IOMMUs that the firmware left translating (0: none active). */
 unsigned acpi_active_iommus(void);
 
-/* Switch the machine off; falls back to the emulators' ports, then halts. */
-void acpi_poweroff(void) __noreturn;
+/* Switch the machine off, by ACPI or the emulators' ports. Returns where nothing does that. */
+void acpi_poweroff(void);
 /* Reset the machine: FADT register, keyboard controller, port CF9, triple fault. Also from panic. */
 void acpi_reset(void) __noreturn;

@@ -216,7 +216,9 @@ void cmd_poweroff(unsigned nr, char **args)
     (void)nr;
     (void)args;
     shell_print("switching off\n");
+    log_wait_printed();
     acpi_poweroff();
+    shell_error("poweroff", "this machine does not switch itself off; it is safe to do so now");
 }
 
 void cmd_reboot(unsigned nr, char **args)

@@ -168,6 +168,6 @@ def conf(*sections, **host):
 
 def linux_vm(name, **keys):
     base = {"memory": "256M", "kernel": "vmlinuz", "initrd": "initrd.img",
-            "cmdline": '"console=ttyS0 quiet name=%s"' % name}
+            "cmdline": '"console=ttyS0 quiet pci=off name=%s"' % name}
     base.update(keys)
     return name, base
