@@ -165,6 +165,8 @@ static void svm_vcpu_reset(struct vcpu *v)
     v->gpr[GPR_RDX] = cpuid(CPUID_FEATURES, 0).eax; /* the processor's signature */
     v->rip = s->vmcb->save.rip;
     memset(s->dr, 0, sizeof(s->dr));
+    s->irq_window = false;
+    s->nmi_window = false;
     s->nmi_masked = false;
     s->after_iret = false;
 }

@@ -20,12 +20,13 @@ struct svm_vm {
 struct svm_vcpu {
     struct vmcb *vmcb;
     uint64_t vmcb_pa;
-    uint64_t dr[4];    /* DR0-DR3 while not loaded: the VMCB does not hold them */
-    uint64_t iret_rip; /* the IRET that ends an NMI handler, once it was intercepted */
-    unsigned cpu;      /* processor of the last entry: clean bits hold only there */
-    bool in_section;   /* guest FS, GS, TR, LDTR and their MSRs are in the processor */
-    bool nmi_masked;   /* an NMI was injected and its IRET not seen */
-    bool after_iret;   /* iret_rip is valid: NMIs stay masked while RIP is there */
+    uint64_t dr[4];              /* DR0-DR3 while not loaded: the VMCB does not hold them */
+    uint64_t iret_rip;           /* the IRET that ends an NMI handler, once it was intercepted */
+    unsigned cpu;                /* processor of the last entry: clean bits hold only there */
+    bool in_section;             /* guest FS, GS, TR, LDTR and their MSRs are in the processor */
+    bool irq_window, nmi_window; /* the window is open for these */
+    bool nmi_masked;             /* an NMI was injected and its IRET not seen */
+    bool after_iret;             /* iret_rip is valid: NMIs stay masked while RIP is there */
 };
 
 struct svm_cpu {

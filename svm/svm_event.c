@@ -56,16 +56,10 @@ bool svm_can_take(struct vcpu *v, enum window kind)
     return !s->nmi_masked;
 }
 
-void svm_window(struct vcpu *v, enum window kind, bool on)
+static void set_virq(struct vmcb *m, bool on)
 {
-    struct vmcb *m = svm_vmcb(v);
     const uint32_t virq = (uint32_t)(INTCTL_IRQ | INTCTL_PRIO_MASK | INTCTL_IGNORE_TPR);
 
-    /* NMIs wait for IRET, which is intercepted as long as they are masked; one held off by an
-     * interrupt shadow alone is looked at again at the next exit. */
-    if (kind == WINDOW_NMI) {
-        return;
-    }
     if (on) {
         m->ctl.int_control |= virq;
         m->ctl.intercept1 |= (uint32_t)ICEPT1_VINTR;
@@ -74,6 +68,23 @@ void svm_window(struct vcpu *v, enum window kind, bool on)
         m->ctl.intercept1 &= (uint32_t)~ICEPT1_VINTR;
     }
     svm_dirty(m, CLEAN_INT | CLEAN_INTERCEPTS);
+}
+
+/*
+ * A masked NMI waits for IRET, which is intercepted meanwhile. Once that stands at RIP, or where only
+ * an interrupt shadow is in the way, the interrupt window serves as well as anything: it opens as
+ * soon as the guest enables interrupts, and NMIs are looked at then.
+ */
+void svm_window(struct vcpu *v, enum window kind, bool on)
+{
+    struct svm_vcpu *s = svm_of(v);
+
+    if (kind == WINDOW_NMI) {
+        s->nmi_window = on && (!s->nmi_masked || s->after_iret);
+    } else {
+        s->irq_window = on;
+    }
+    set_virq(s->vmcb, s->nmi_window || s->irq_window);
 }
 
 void svm_trap_tpr(struct vcpu *v, bool on)

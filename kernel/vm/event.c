@@ -85,6 +85,7 @@ static bool deliver_nmi(struct vcpu *v, bool slot_taken)
 
     if (!slot_taken && hv->can_take(v, WINDOW_NMI) && deliver(v, &nmi)) {
         v->nmi_pending = false;
+        hv->window(v, WINDOW_NMI, false);
         return true;
     }
     hv->window(v, WINDOW_NMI, true);
