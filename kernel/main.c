@@ -16,6 +16,7 @@
 #include "arch/x86_64/irqflags.h"
 #include "arch/x86_64/lapic.h"
 #include "arch/x86_64/mm_env.h"
+#include "arch/x86_64/mtrr.h"
 #include "arch/x86_64/percpu.h"
 #include "arch/x86_64/pic.h"
 #include "arch/x86_64/smp.h"
@@ -110,6 +111,7 @@ static void init_memory(void)
         panic_unusable("too little memory for the hypervisor's own page tables");
     }
     memory_init_high(&boot_info);
+    mtrr_init(&boot_info);
 }
 
 /* Stacks with guard pages for traps, and one for the boot thread; returns the latter's top. */

@@ -30,6 +30,11 @@ unsigned env_nr_cpus(void);
  */
 void env_flush_guest(struct flush_domain *d);
 
+/* All RAM is write-back memory: no need to ask for types. */
+bool env_memory_is_wb(void);
+/* The type (enum pt_type) of the RAM at [pa, pa + size); pa is a multiple of size, a power of two. */
+unsigned env_memory_type(hpa_t pa, uint64_t size);
+
 /* Nanoseconds since boot; monotonic, same on all processors. */
 uint64_t env_now_ns(void);
 

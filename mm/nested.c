@@ -19,7 +19,8 @@ struct nested {
     struct view view;
     struct spinlock lock; /* everything below */
     struct pt pt;
-    uint64_t leaf_bits[3]; /* of a full-rights leaf, by level */
+    uint64_t leaf_bits[3]; /* of a full-rights leaf of write-back memory, by level */
+    bool typed;            /* there is other memory, and leaves must tell it apart */
     uint64_t fills;
 };
 
@@ -42,12 +43,29 @@ static uint64_t leaf_pa(const struct p2m_entry *e, unsigned level)
     return ALIGN_DOWN(e->mfn.n << PAGE_SHIFT, PAGE_SIZE << (ORDER_2M * level));
 }
 
+/* Full rights, and the memory type of the frames at pa. */
+static struct pt_attr leaf_attr(const struct nested *n, uint64_t pa, unsigned level)
+{
+    struct pt_attr attr = full_rights;
+
+    if (unlikely(n->typed)) {
+        attr.type = (enum pt_type)env_memory_type(HPA(pa), PAGE_SIZE << (ORDER_2M * level));
+    }
+    return attr;
+}
+
+static uint64_t leaf_bits(const struct nested *n, uint64_t pa, unsigned level)
+{
+    return likely(!n->typed) ? n->leaf_bits[level]
+                             : pt_leaf_bits(n->pt.fmt, level * ORDER_2M, leaf_attr(n, pa, level));
+}
+
 /* Enter the leaf where its table exists. HV_EAGAIN: it does not, or another frame or a table is
  * there, whose removal takes a flush. */
 static enum hv_err fill_slot(struct nested *n, gfn_t gfn, const struct p2m_entry *e)
 {
     unsigned level = likely(e->order == ORDER_4K) ? 0 : leaf_level(n, e);
-    uint64_t leaf = leaf_pa(e, level) | n->leaf_bits[level];
+    uint64_t pa = leaf_pa(e, level), leaf = pa | leaf_bits(n, pa, level);
     uint64_t *slot = pt_slot(&n->pt, gfn_gpa(gfn).a, level);
 
     if (slot == NULL || (*slot != 0 && ((*slot ^ leaf) & n->pt.fmt->address) != 0)) {
@@ -63,9 +81,9 @@ static enum hv_err fill_tables(struct nested *n, gfn_t gfn, const struct p2m_ent
                                struct flush_batch *batch)
 {
     unsigned level = leaf_level(n, e);
-    uint64_t size = PAGE_SIZE << (ORDER_2M * level);
-    enum hv_err err = pt_map(&n->pt, ALIGN_DOWN(gfn_gpa(gfn).a, size), HPA(leaf_pa(e, level)), size,
-                             full_rights, batch);
+    uint64_t size = PAGE_SIZE << (ORDER_2M * level), pa = leaf_pa(e, level);
+    enum hv_err err = pt_map(&n->pt, ALIGN_DOWN(gfn_gpa(gfn).a, size), HPA(pa), size,
+                             leaf_attr(n, pa, level), batch);
 
     n->fills += err == HV_OK;
     return err;
@@ -230,6 +248,7 @@ enum hv_err nested_create(struct p2m *p2m, const struct pt_format *fmt, uint32_t
     }
     n->view = (struct view){&nested_ops, p2m};
     spin_init(&n->lock, RANK_VIEW, "nested view");
+    n->typed = fmt->typed_by_leaf && !env_memory_is_wb();
     for (unsigned i = 0; i < ARRAY_SIZE(n->leaf_bits); i++) {
         n->leaf_bits[i] = pt_leaf_bits(fmt, i * ORDER_2M, full_rights);
     }

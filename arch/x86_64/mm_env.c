@@ -8,12 +8,14 @@
 #include "arch/x86_64/hostmap.h"
 #include "arch/x86_64/irqflags.h"
 #include "arch/x86_64/mm_env.h"
+#include "arch/x86_64/mtrr.h"
 #include "arch/x86_64/percpu.h"
 #include "kernel/lib/parse.h"
 #include "kernel/lib/printf.h"
 #include "kernel/lib/string.h"
 #include "kernel/log.h"
 #include "kernel/sched/sched.h"
+#include "mm/pt/pt.h"
 
 static char fail_site[32];      /* empty: nothing fails; set at boot */
 static uint64_t fail_every = 1; /* set at boot */
@@ -27,6 +29,25 @@ void *env_frame_ptr(mfn_t mfn)
 mfn_t env_ptr_frame(const void *ptr)
 {
     return hpa_mfn(virt_to_phys(ptr));
+}
+
+bool env_memory_is_wb(void)
+{
+    return mtrr_ram_is_wb();
+}
+
+unsigned env_memory_type(hpa_t pa, uint64_t size)
+{
+    switch (mtrr_type(pa, size)) {
+    case MTRR_WB:
+        return PT_WB;
+    case MTRR_WT:
+        return PT_WT;
+    case MTRR_WC:
+        return PT_WC;
+    default:
+        return PT_UC; /* write-protected RAM among them: no format has that type */
+    }
 }
 
 unsigned env_cpu(void)

@@ -304,6 +304,31 @@ static void take_call(void *arg)
     __atomic_fetch_sub(&call_pending, 1, __ATOMIC_RELEASE);
 }
 
+/* call_lock held. */
+static void send_call(unsigned cpu)
+{
+    lapic_ipi(cpu_by_id(cpu)->apic_id, VEC_CALL);
+}
+
+static void begin_call(void (*fn)(void *arg), void *arg, unsigned nr)
+{
+    if (!irq_enabled()) {
+        panic("a cross-processor call with interrupts off");
+    }
+    spin_lock(&call_lock);
+    call_fn = fn;
+    call_arg = arg;
+    __atomic_store_n(&call_pending, nr, __ATOMIC_RELEASE);
+}
+
+static void finish_call(void)
+{
+    while (__atomic_load_n(&call_pending, __ATOMIC_ACQUIRE) != 0) {
+        __builtin_ia32_pause();
+    }
+    spin_unlock(&call_lock);
+}
+
 void smp_call_others(void (*fn)(void *arg), void *arg)
 {
     unsigned nr = nr_cpus();
@@ -311,23 +336,25 @@ void smp_call_others(void (*fn)(void *arg), void *arg)
     if (nr == 1) {
         return;
     }
-    if (!irq_enabled()) {
-        panic("a cross-processor call with interrupts off");
-    }
-    spin_lock(&call_lock);
+    begin_call(fn, arg, nr - 1);
     unsigned self = this_cpu()->id;
-    call_fn = fn;
-    call_arg = arg;
-    __atomic_store_n(&call_pending, nr - 1, __ATOMIC_RELEASE);
     for (unsigned i = 0; i < nr; i++) {
         if (i != self) {
-            lapic_ipi(cpu_by_id(i)->apic_id, VEC_CALL);
+            send_call(i);
         }
     }
-    while (__atomic_load_n(&call_pending, __ATOMIC_ACQUIRE) != 0) {
-        __builtin_ia32_pause();
+    finish_call();
+}
+
+void smp_call(unsigned cpu, void (*fn)(void *arg), void *arg)
+{
+    if (cpu == this_cpu()->id) {
+        fn(arg);
+        return;
     }
-    spin_unlock(&call_lock);
+    begin_call(fn, arg, 1);
+    send_call(cpu);
+    finish_call();
 }
 
 void smp_kick(unsigned cpu)

@@ -17,6 +17,8 @@ void smp_start(unsigned max);
 /* Run fn(arg) on every other online processor, in interrupt context there, and wait until all have
  * finished. Not with interrupts off, not holding a lock that fn or an irq handler takes. */
 void smp_call_others(void (*fn)(void *arg), void *arg);
+/* The same on processor `cpu` alone, which may be this one. */
+void smp_call(unsigned cpu, void (*fn)(void *arg), void *arg);
 /* Interrupt processor `cpu` (VEC_KICK): it leaves guest mode and looks at need_resched. */
 void smp_kick(unsigned cpu);
 /* Stop all other processors by NMI, for panic. */

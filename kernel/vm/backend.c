@@ -7,8 +7,9 @@
 #include "kernel/lib/printf.h"
 #include "kernel/lib/string.h"
 #include "svm/svm.h"
+#include "vmx/vmx.h"
 
-static const struct hv_backend *const vendors[] = {&svm_backend};
+static const struct hv_backend *const vendors[] = {&svm_backend, &vmx_backend};
 
 const struct hv_backend *hv;
 struct backend_caps hv_caps;

@@ -25,6 +25,10 @@ struct backend_caps {
     const struct pt_format *nested_format;
 };
 
+/* Where guests find an identity map of the first 4 GiB, 32-bit tables with 4 MiB pages, on
+ * processors that cannot run them with paging off: a page of the firmware area. */
+#define BACKEND_IDENTITY_MAP 0xef000u
+
 enum exit_kind {
     EXIT_NONE = 0,
     EXIT_INTERRUPT, /* a host interrupt is pending: leave the fast path and take it */

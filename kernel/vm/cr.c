@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Control registers that exit. With nested paging the guest owns CR0, CR2, CR3 and CR4; CR8 exits
- * only while an interrupt waits for the task priority to fall (event.c), and XSETBV always, because
- * XCR0 decides what of the host's registers the guest reaches.
+ * Control registers that exit. With nested paging the guest owns what the processor lets it own of
+ * CR0, CR3 and CR4; the rest is judged and set here. CR8 exits only while an interrupt waits for the
+ * task priority to fall (event.c), and XSETBV always, because XCR0 decides what of the host's
+ * registers the guest reaches.
  */
+#include "arch/x86_64/cpu.h"
 #include "arch/x86_64/fpu.h"
 #include "arch/x86_64/regs.h"
 #include "kernel/devices/vlapic.h"
 #include "kernel/emul/emul.h"
+#include "kernel/vm/cr_rules.h"
 #include "kernel/vm/exit.h"
 
 #define TPR_MAX 15u
@@ -29,36 +32,114 @@ static uint64_t *gpr_of(struct vcpu *v, uint8_t gpr, uint64_t *rsp)
     return rsp;
 }
 
+/* What CPUID says a guest's CR4 has (kernel/vm/cpuid.c). */
+static uint64_t cr4_offered(void)
+{
+    const struct cpu_features *f = &cpu_features;
+
+    return CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |
+           CR4_OSFXSR | CR4_OSXMMEXCPT | (f->umip ? CR4_UMIP : 0) |
+           (f->fsgsbase ? CR4_FSGSBASE : 0) | (f->pcid ? CR4_PCIDE : 0) |
+           (f->xsave ? CR4_OSXSAVE : 0) | (f->smep ? CR4_SMEP : 0) | (f->smap ? CR4_SMAP : 0) |
+           ((fpu_xcr0_mask() & XCR0_PKRU) ? CR4_PKE : 0);
+}
+
+static void get_state(struct vcpu *v, struct cr_state *s)
+{
+    const uint16_t code_long = 0x200;
+    struct segment cs;
+
+    hv->get_seg(v, SEG_CS, &cs);
+    *s = (struct cr_state){
+        .cr0 = hv->get_reg(v, REG_CR0),
+        .cr3 = hv->get_reg(v, REG_CR3),
+        .cr4 = hv->get_reg(v, REG_CR4),
+        .efer = hv->get_reg(v, REG_EFER),
+        .code64 = (cs.attr & code_long) != 0,
+        .cr4_offered = cr4_offered(),
+        .phys_bits = cpu_features.phys_bits,
+    };
+}
+
+/* False: the guest gets a general-protection fault. */
+static bool write_cr(struct vcpu *v, unsigned cr, uint64_t value)
+{
+    const uint64_t no_flush = BIT(63);
+    const uint64_t cr0_known = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP |
+                               CR0_AM | CR0_NW | CR0_CD | CR0_PG;
+    struct cr_state s;
+
+    get_state(v, &s);
+    switch (cr) {
+    case 0:
+        if (!cr_rules_cr0(&s, value)) {
+            return false;
+        }
+        hv->set_reg(v, REG_CR0, (value & cr0_known) | CR0_ET);
+        return true;
+    case 3:
+        if (!cr_rules_cr3(&s, value)) {
+            return false;
+        }
+        hv->set_reg(v, REG_CR3, (s.cr4 & CR4_PCIDE) ? value & ~no_flush : value);
+        return true;
+    case 4:
+        if (!cr_rules_cr4(&s, value)) {
+            return false;
+        }
+        hv->set_reg(v, REG_CR4, value);
+        return true;
+    default:
+        if (value > TPR_MAX) {
+            return false;
+        }
+        vlapic_set_tpr(v->lapic, (uint8_t)(value << 4));
+        return true;
+    }
+}
+
+static uint64_t read_cr(struct vcpu *v, unsigned cr)
+{
+    switch (cr) {
+    case 0:
+        return hv->get_reg(v, REG_CR0);
+    case 3:
+        return hv->get_reg(v, REG_CR3);
+    case 4:
+        return hv->get_reg(v, REG_CR4);
+    default:
+        return vlapic_tpr(v->lapic) >> 4;
+    }
+}
+
 enum exit_action cr_exit(struct vcpu *v, struct vm_exit *exit)
 {
-    uint64_t rsp, lmsw;
+    const uint32_t known = BIT(0) | BIT(3) | BIT(4) | BIT(8);
+    uint64_t rsp, value = 0;
 
     if (!exit->cr.decoded || exit->insn_len == 0) {
-        enum hv_err err = emul_decode_cr(v, &exit->cr, vcpu_in_section(v), &exit->insn_len, &lmsw);
+        enum hv_err err = emul_decode_cr(v, &exit->cr, vcpu_in_section(v), &exit->insn_len, &value);
 
         if (err != HV_OK) {
             return again(v, err);
         }
     }
-    if (exit->cr.cr != 8) {
-        if (vcpu_in_section(v)) {
-            return ACT_SLOW;
-        }
-        vm_stop_request(v->vm, STOP_ERROR, 0, "exit that was not asked for: access to CR%u",
-                        exit->cr.cr);
-        return ACT_LEAVE;
+    if (!(BIT(exit->cr.cr) & known)) {
+        vcpu_inject_ud(v);
+        return ACT_RESUME;
     }
     uint64_t *reg = gpr_of(v, exit->cr.gpr, &rsp);
-    if (!exit->cr.write) {
-        *reg = vlapic_tpr(v->lapic) >> 4;
+    if (exit->cr.write) {
+        /* Not a move: CLTS or LMSW, whose result the decoder has worked out. */
+        if (!write_cr(v, exit->cr.cr, exit->cr.decoded ? *reg : value)) {
+            vcpu_inject_gp(v);
+            return ACT_RESUME;
+        }
+    } else if (exit->cr.decoded) {
+        *reg = read_cr(v, exit->cr.cr);
         if (reg == &rsp) {
             hv->set_reg(v, REG_RSP, rsp);
         }
-    } else if (*reg > TPR_MAX) {
-        vcpu_inject_gp(v);
-        return ACT_RESUME;
-    } else {
-        vlapic_set_tpr(v->lapic, (uint8_t)(*reg << 4));
     }
     return exit_done(v, exit->insn_len);
 }

@@ -59,6 +59,7 @@ struct pt_format {
     uint64_t global; /* 0: the format has no such bit, likewise below */
     uint64_t accessed;
     uint64_t dirty;
+    bool typed_by_leaf; /* the leaf's memory type alone counts, not the processor's MTRRs */
 };
 
 struct pt {

@@ -12,7 +12,8 @@ LOG = ("kernel/log.h", "kernel/panic.h")
 # Vendor code sees the neutral interface, the structs it is handed (vm.h), the kinds of access and the
 # table formats it reports, and memory for its tables.
 BACKEND_SEES = ("arch/x86_64/", "mm/types.h", "mm/slab.h", "mm/buddy.h", "mm/env.h",
-                "mm/p2m.h", "mm/pt/", "kernel/vm/backend.h", "kernel/vm/vm.h", *LIB, *LOG)
+                "mm/p2m.h", "mm/pt/", "kernel/vm/backend.h", "kernel/vm/doctor.h",
+                "kernel/vm/vm.h", *LIB, *LOG)
 ALLOWED = {
     "kernel/lib/": (),
     "mm/": LIB,

@@ -153,6 +153,18 @@ void env_panic(const char *fmt, ...)
     abort();
 }
 
+bool env_memory_is_wb(void)
+{
+    return test_env.memory_type == 0;
+}
+
+unsigned env_memory_type(hpa_t pa, uint64_t size)
+{
+    (void)pa;
+    (void)size;
+    return test_env.memory_type;
+}
+
 bool env_may_allocate(const char *site)
 {
     bool fails = false;

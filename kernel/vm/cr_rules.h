@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * When a MOV to a control register is a general-protection fault ("Mode Switching", "Control
+ * Registers"). Pure.
+ */
+#pragma once
+
+#include "kernel/lib/types.h"
+
+/* The guest's state before the write. */
+struct cr_state {
+    uint64_t cr0, cr3, cr4, efer;
+    bool code64;          /* CS.L */
+    uint64_t cr4_offered; /* bits that the guest's processor has */
+    unsigned phys_bits;
+};
+
+bool cr_rules_cr0(const struct cr_state *s, uint64_t value);
+bool cr_rules_cr3(const struct cr_state *s, uint64_t value);
+bool cr_rules_cr4(const struct cr_state *s, uint64_t value);

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The entry doctor: the manual's conditions for VMLAUNCH and VMRESUME (Software Developer's Manual,
+ * Volume 3, "VM Entries"), checked in software. Pure but for the callbacks; callers: vmx_explain,
+ * host tests.
+ */
+#pragma once
+
+#include "kernel/vm/doctor.h"
+#include "vmx/vmx_caps.h"
+
+/* The value of a VMCS field (enum vmcs_field). Fields whose control is off are not asked for. */
+typedef uint64_t (*vmx_doctor_read_t)(void *arg, uint32_t field);
+
+/* Number of violations. `arg` goes to both callbacks. */
+unsigned vmx_doctor_check(const struct vmx_caps *caps, vmx_doctor_read_t read,
+                          doctor_report_t report, void *arg);

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One entry, and the exit reason and its companions into struct vm_exit. A table names the kind;
+ * only kinds with operands need code. Beyond reason and RIP only that is read which the kind needs.
+ */
+#include "arch/x86_64/regs.h"
+#include "mm/p2m.h"
+#include "vmx/vmx.h"
+
+/* Exits of instructions that are stepped over: their length is read, and what vmx_advance needs. */
+#define INSTRUCTION 0x80u
+
+/* clang-format off */
+static const uint8_t kind_of_reason[REASON_VMFUNC + 1] = { /* EXIT_NONE: not one of ours */
+    [REASON_EXCEPTION]     = EXIT_EXCEPTION,
+    [REASON_INTERRUPT]     = EXIT_INTERRUPT,
+    [REASON_TRIPLE_FAULT]  = EXIT_SHUTDOWN,
+    [REASON_INIT]          = EXIT_INIT,
+    [REASON_SIPI]          = EXIT_INIT,
+    [REASON_IO_SMI]        = EXIT_INTERRUPT,
+    [REASON_SMI]           = EXIT_INTERRUPT,
+    [REASON_IRQ_WINDOW]    = EXIT_IRQ_WINDOW,
+    [REASON_NMI_WINDOW]    = EXIT_NMI_WINDOW,
+    [REASON_TASK_SWITCH]   = EXIT_TASK_SWITCH,
+    [REASON_CPUID]         = EXIT_CPUID | INSTRUCTION,
+    [REASON_GETSEC]        = EXIT_VIRT_INSN,
+    [REASON_HLT]           = EXIT_HLT | INSTRUCTION,
+    [REASON_INVD]          = EXIT_WBINVD | INSTRUCTION,
+    [REASON_INVLPG]        = EXIT_INVLPG | INSTRUCTION,
+    [REASON_RDPMC]         = EXIT_RDPMC | INSTRUCTION,
+    [REASON_RDTSC]         = EXIT_RDTSC | INSTRUCTION,
+    [REASON_RSM]           = EXIT_VIRT_INSN,
+    [REASON_VMCALL]        = EXIT_HYPERCALL | INSTRUCTION,
+    [REASON_VMCLEAR ... REASON_VMXON] = EXIT_VIRT_INSN,
+    [REASON_CR]            = EXIT_CR | INSTRUCTION,
+    [REASON_DR]            = EXIT_DR | INSTRUCTION,
+    [REASON_IO]            = EXIT_PORT | INSTRUCTION,
+    [REASON_RDMSR]         = EXIT_MSR | INSTRUCTION,
+    [REASON_WRMSR]         = EXIT_MSR | INSTRUCTION,
+    [REASON_MWAIT]         = EXIT_MWAIT | INSTRUCTION,
+    [REASON_MONITOR]       = EXIT_MONITOR | INSTRUCTION,
+    [REASON_PAUSE]         = EXIT_PAUSE | INSTRUCTION,
+    [REASON_EPT_VIOLATION] = EXIT_MEMORY,
+    [REASON_INVEPT]        = EXIT_VIRT_INSN,
+    [REASON_RDTSCP]        = EXIT_RDTSC | INSTRUCTION,
+    [REASON_INVVPID]       = EXIT_VIRT_INSN,
+    [REASON_WBINVD]        = EXIT_WBINVD | INSTRUCTION,
+    [REASON_XSETBV]        = EXIT_XSETBV | INSTRUCTION,
+    [REASON_VMFUNC]        = EXIT_VIRT_INSN,
+};
+/* clang-format on */
+
+static __attribute__((noinline)) void translate_string_port(uint64_t qualification,
+                                                            struct vm_exit *exit)
+{
+    exit->kind = EXIT_STRING_IO;
+    exit->port.string = true;
+    exit->port.rep = (qualification & QUAL_IO_REP) != 0;
+    exit->port.addr_size = 0;
+    exit->port.seg = 0xff;
+    if (vmx_caps.string_info) {
+        uint64_t info = vmcs_read(VMCS_EXIT_INSTRUCTION);
+
+        exit->port.addr_size = (uint8_t)(2u << (info >> 7 & 7));
+        exit->port.seg = info >> 15 & 7;
+    }
+}
+
+static inline void translate_port(struct vm_exit *exit)
+{
+    uint64_t qualification = vmcs_read(VMCS_QUALIFICATION);
+
+    exit->port.port = (uint16_t)(qualification >> QUAL_IO_PORT_SHIFT);
+    exit->port.size = (qualification & QUAL_IO_SIZE) + 1;
+    exit->port.in = (qualification & QUAL_IO_IN) != 0;
+    exit->port.string = false;
+    if (unlikely(qualification & QUAL_IO_STRING)) {
+        translate_string_port(qualification, exit);
+    }
+}
+
+static void translate_memory(struct vcpu *v, struct vm_exit *exit)
+{
+    const uint64_t of_the_insn = QUAL_EPT_LINEAR | QUAL_EPT_TRANSLATED;
+    uint64_t q = vmcs_read(VMCS_QUALIFICATION);
+
+    exit->insn_len = 0;
+    exit->mem.gpa = GPA(vmcs_read(VMCS_GUEST_PHYSICAL));
+    /* With accessed and dirty bits on, a walk of guest tables reads and writes. */
+    exit->mem.access = (q & QUAL_EPT_WRITE)   ? P2M_WRITE
+                       : (q & QUAL_EPT_FETCH) ? P2M_EXEC
+                                              : P2M_READ;
+    exit->mem.table_walk = (q & of_the_insn) != of_the_insn;
+    exit->raw[0] = REASON_EPT_VIOLATION;
+    exit->raw[1] = q;
+    exit->raw[2] = (q & QUAL_EPT_LINEAR) ? vmcs_read(VMCS_GUEST_LINEAR) : 0;
+    if (!vmx_event_interrupted(v) && unlikely(q & QUAL_EPT_NMI_UNBLOCKED)) {
+        vmx_event_nmi_unblocked(v);
+    }
+}
+
+static void translate_cr(struct vm_exit *exit)
+{
+    uint64_t q = vmcs_read(VMCS_QUALIFICATION);
+    unsigned type = q >> QUAL_CR_TYPE_SHIFT & QUAL_CR_TYPE_MASK;
+
+    exit->cr = (struct exit_cr){
+        .cr = q & QUAL_CR_NUMBER,
+        .write = type != QUAL_CR_FROM,
+        .decoded = type == QUAL_CR_TO || type == QUAL_CR_FROM,
+        .gpr = q >> QUAL_CR_GPR_SHIFT & 0xf,
+    };
+}
+
+/* An intercepted #DB leaves DR6 and DR7 as they were; what would be there is in the qualification. */
+static void note_debug_state(struct vcpu *v)
+{
+    const uint64_t hits = 0xf, reported = 0x600f, detect = BIT(13), general_detect = BIT(13);
+    uint64_t q = vmcs_read(VMCS_QUALIFICATION);
+
+    vmx_set_reg(v, REG_DR6, (vmx_get_reg(v, REG_DR6) & ~hits) | (q & reported));
+    if (q & detect) {
+        vmx_set_reg(v, REG_DR7, vmx_get_reg(v, REG_DR7) & ~general_detect);
+    }
+}
+
+static void translate_exception(struct vcpu *v, struct vm_exit *exit)
+{
+    uint64_t word = vmcs_read(VMCS_EXIT_EVENT);
+    uint8_t vector = word & EVENT_VECTOR;
+
+    exit->insn_len = 0;
+    if ((word >> EVENT_TYPE_SHIFT & EVENT_TYPE_MASK) == EVENT_TYPE_NMI) {
+        /* NMIs are blocked until an IRET: the host's handler runs now and ends that. */
+        exit->kind = EXIT_NMI;
+        __asm__ volatile("int %0" ::"i"(EXC_NMI) : "memory");
+        (void)vmx_event_interrupted(v);
+        return;
+    }
+    if (!vmx_event_interrupted(v) && (word & EVENT_NMI_UNBLOCKED) && vector != EXC_DF) {
+        vmx_event_nmi_unblocked(v);
+    }
+    if (vector == EXC_MC) {
+        exit->kind = EXIT_MACHINE_CHECK;
+        return;
+    }
+    if (vector == EXC_DB) {
+        note_debug_state(v);
+    }
+    exit->exc = (struct exit_exception){
+        .vector = vector,
+        .has_error = (word & EVENT_HAS_ERROR) != 0,
+        .error = (uint32_t)((word & EVENT_HAS_ERROR) ? vmcs_read(VMCS_EXIT_EVENT_ERROR) : 0),
+    };
+}
+
+static void translate_rest(struct vcpu *v, uint64_t reason, struct vm_exit *exit)
+{
+    exit->kind = EXIT_UNKNOWN;
+    if (reason & REASON_ENTRY_FAILURE) {
+        exit->kind = (uint32_t)reason == (REASON_ENTRY_FAILURE | REASON_MACHINE_CHECK)
+                         ? EXIT_MACHINE_CHECK
+                         : EXIT_ENTRY_FAILED;
+    } else {
+        (void)vmx_event_interrupted(v);
+    }
+    exit->insn_len = 0;
+    exit->raw[0] = reason;
+    exit->raw[1] = vmcs_read(VMCS_QUALIFICATION);
+    exit->raw[2] = vmcs_read(VMCS_GUEST_PHYSICAL);
+}
+
+static __attribute__((noinline)) void translate(struct vcpu *v, uint64_t reason,
+                                                struct vm_exit *exit)
+{
+    switch (exit->kind) {
+    case EXIT_CR:
+        translate_cr(exit);
+        break;
+    case EXIT_EXCEPTION:
+        translate_exception(v, exit);
+        break;
+    case EXIT_NMI_WINDOW:
+        vmx_window(v, WINDOW_NMI, false);
+        break;
+    case EXIT_TASK_SWITCH:
+        (void)vmx_event_interrupted(v);
+        break;
+    case EXIT_NONE:
+        translate_rest(v, reason, exit);
+        break;
+    default:
+        break;
+    }
+}
+
+/* Kinds that need more than their name. */
+#define KINDS_WITH_OPERANDS                                                              \
+    (BIT(EXIT_CR) | BIT(EXIT_EXCEPTION) | BIT(EXIT_NMI_WINDOW) | BIT(EXIT_TASK_SWITCH) | \
+     BIT(EXIT_NONE))
+
+static void take_exit(struct vcpu *v, struct vm_exit *exit)
+{
+    struct vmx_vcpu *s = vmx_of(v);
+    uint64_t reason = vmcs_read(VMCS_EXIT_REASON);
+    uint8_t row = likely(reason < ARRAY_SIZE(kind_of_reason)) ? kind_of_reason[reason] : EXIT_NONE;
+
+    exit->kind = row & ~INSTRUCTION;
+    if (likely(row & INSTRUCTION)) {
+        exit->insn_len = (uint8_t)vmcs_read(VMCS_EXIT_LENGTH);
+        s->copy[VC_RFLAGS] = vmcs_read(VMCS_GUEST_RFLAGS);
+        s->copy[VC_INTERRUPTIBILITY] = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
+        s->valid |= BIT(VC_RFLAGS) | BIT(VC_INTERRUPTIBILITY);
+        if (exit->kind == EXIT_PORT) {
+            translate_port(exit);
+            return;
+        }
+    } else {
+        exit->insn_len = 0;
+        if (likely(exit->kind == EXIT_MEMORY)) {
+            translate_memory(v, exit);
+            return;
+        }
+    }
+    if (exit->kind == EXIT_MSR) {
+        exit->msr.index = (uint32_t)v->gpr[GPR_RCX];
+        exit->msr.write = reason == REASON_WRMSR;
+    } else if (unlikely(BIT(exit->kind) & KINDS_WITH_OPERANDS)) {
+        translate(v, reason, exit);
+    }
+}
+
+/* What changed since the last entry, into the processor. False: the guest cannot be entered. */
+static __attribute__((noinline)) bool prepare(struct vcpu *v, struct vm_exit *exit)
+{
+    if (!hv_caps.unrestricted && !(vmx_get_reg(v, REG_CR0) & CR0_PE)) {
+        vm_stop_request(v->vm, STOP_ERROR, 0,
+                        "vCPU %u would run in real mode, which this processor cannot do for guests "
+                        "(VMX without \"unrestricted guest\")",
+                        v->id);
+        exit->kind = EXIT_INTERRUPT;
+        return false;
+    }
+    vmx_write_back(v);
+    if (vmx_of(v)->flush_linear) {
+        vmx_flush_linear(v);
+    }
+    return true;
+}
+
+void vmx_run(struct vcpu *v, struct vm_exit *exit)
+{
+    struct vmx_vcpu *s = vmx_of(v);
+
+    if (v->rip != s->rip) {
+        vmcs_write(VMCS_GUEST_RIP, v->rip);
+    }
+    if (unlikely(s->dirty != 0 || s->flush_linear) && !prepare(v, exit)) {
+        return;
+    }
+    uint32_t failed = vmx_enter(v->gpr, &s->host_rsp, s->launched);
+    s->valid &= VC_MASK_OURS;
+    if (unlikely(failed)) {
+        exit->kind = EXIT_ENTRY_FAILED;
+        exit->raw[0] = vmcs_read(VMCS_INSTRUCTION_ERROR);
+        return;
+    }
+    s->launched = true;
+    s->event_queued = false;
+    v->rip = s->rip = vmcs_read(VMCS_GUEST_RIP);
+    take_exit(v, exit);
+}

@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Guest registers outside the saved array: copies of VMCS fields, and the registers that no VMCS
+ * holds (struct vmx_live).
+ *
+ * CR0 and CR4. The guest owns what it may set at will; other bits exit when it changes them, and
+ * what it believes to have set is in the read shadow. VMX wants NE and VMXE set; caches and machine
+ * checks are the host's.
+ *
+ * A processor without unrestricted guests cannot turn paging off. While such a guest has it off, the
+ * processor walks an identity map that common code has put at BACKEND_IDENTITY_MAP (32-bit tables of
+ * 4 MiB pages), and CR3 and the paging bits exit.
+ */
+#include "arch/x86_64/cpu.h"
+#include "arch/x86_64/msr.h"
+#include "arch/x86_64/regs.h"
+#include "kernel/lib/string.h"
+#include "vmx/vmx.h"
+
+#define EIGHT(first, encoding)                                                              \
+    [(first)] = (encoding), [(first) + 1] = (encoding) + 2, [(first) + 2] = (encoding) + 4, \
+    [(first) + 3] = (encoding) + 6, [(first) + 4] = (encoding) + 8,                         \
+    [(first) + 5] = (encoding) + 10, [(first) + 6] = (encoding) + 12,                       \
+    [(first) + 7] = (encoding) + 14
+
+static const uint16_t encodings[NR_VC] = {
+    [VC_RSP] = VMCS_GUEST_RSP,
+    [VC_RFLAGS] = VMCS_GUEST_RFLAGS,
+    [VC_CR0] = VMCS_GUEST_CR0,
+    [VC_CR3] = VMCS_GUEST_CR3,
+    [VC_CR4] = VMCS_GUEST_CR4,
+    [VC_DR7] = VMCS_GUEST_DR7,
+    [VC_INTERRUPTIBILITY] = VMCS_GUEST_INTERRUPTIBILITY,
+    [VC_PENDING_DEBUG] = VMCS_GUEST_PENDING_DEBUG,
+    [VC_EFER] = VMCS_GUEST_EFER,
+    [VC_ENTRY_CTL] = VMCS_ENTRY_CTL,
+    [VC_SYSENTER_CS] = VMCS_GUEST_SYSENTER_CS,
+    [VC_SYSENTER_ESP] = VMCS_GUEST_SYSENTER_ESP,
+    [VC_SYSENTER_EIP] = VMCS_GUEST_SYSENTER_EIP,
+    [VC_PDPTE] = VMCS_GUEST_PDPTE0,
+    [VC_PDPTE + 1] = VMCS_GUEST_PDPTE0 + 2,
+    [VC_PDPTE + 2] = VMCS_GUEST_PDPTE0 + 4,
+    [VC_PDPTE + 3] = VMCS_GUEST_PDPTE0 + 6,
+    EIGHT(VC_SELECTOR, VMCS_GUEST_ES),
+    EIGHT(VC_LIMIT, VMCS_GUEST_ES_LIMIT),
+    [VC_LIMIT + SEG_GDTR] = VMCS_GUEST_GDTR_LIMIT,
+    [VC_LIMIT + SEG_IDTR] = VMCS_GUEST_IDTR_LIMIT,
+    EIGHT(VC_RIGHTS, VMCS_GUEST_ES_RIGHTS),
+    EIGHT(VC_BASE, VMCS_GUEST_ES_BASE),
+    [VC_BASE + SEG_GDTR] = VMCS_GUEST_GDTR_BASE,
+    [VC_BASE + SEG_IDTR] = VMCS_GUEST_IDTR_BASE,
+    [VC_PROC_CTL] = VMCS_PROC_CTL,
+    [VC_EPTP] = VMCS_EPTP,
+    [VC_VPID] = VMCS_VPID,
+    [VC_TSC_OFFSET] = VMCS_TSC_OFFSET,
+    [VC_CR0_SHADOW] = VMCS_CR0_SHADOW,
+    [VC_CR4_SHADOW] = VMCS_CR4_SHADOW,
+    [VC_CR4_MASK] = VMCS_CR4_MASK,
+    [VC_PAT] = VMCS_GUEST_PAT,
+    [VC_ENTRY_EVENT] = VMCS_ENTRY_EVENT,
+    [VC_ENTRY_ERROR] = VMCS_ENTRY_ERROR,
+    [VC_ENTRY_LENGTH] = VMCS_ENTRY_LENGTH,
+};
+
+/* What a guest may do with CR4 without asking, where its processor has the bit. */
+#define CR4_GUEST                                                                                \
+    (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCE | CR4_OSFXSR | \
+     CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP |  \
+     CR4_PKE)
+/* Of these, what depends on whose page tables are walked. */
+#define CR4_PAGING (CR4_PSE | CR4_PAE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE)
+
+#define PAT_RESET 0x0007040600070406ULL
+#define DR6_RESET 0xffff0ff0ULL
+#define DR7_RESET 0x400ULL
+#define DR7_GD BIT(13)
+
+/* ---- Copies ---- */
+
+uint64_t vmx_fetch(struct vcpu *v, enum vmx_copy what)
+{
+    struct vmx_vcpu *s = vmx_of(v);
+
+    if (unlikely(!vmx_is_current(v))) {
+        vmx_bind(v);
+    }
+    s->copy[what] = vmcs_read(encodings[what]);
+    s->valid |= BIT(what);
+    return s->copy[what];
+}
+
+/* Fields that this processor does not have: their copies are all there is. */
+static uint64_t absent(void)
+{
+    const struct vmx_controls *c = &vmx_caps.chosen;
+
+    return (vmx_has(c->entry, ENTRY_LOAD_EFER) ? 0 : BIT(VC_EFER)) |
+           (vmx_has(c->entry, ENTRY_LOAD_PAT) ? 0 : BIT(VC_PAT)) |
+           (vmx_has(c->proc2, PROC2_VPID) ? 0 : BIT(VC_VPID));
+}
+
+void vmx_write_back(struct vcpu *v)
+{
+    struct vmx_vcpu *s = vmx_of(v);
+    uint64_t dirty = s->dirty & ~absent();
+
+    for (; dirty != 0; dirty &= dirty - 1) {
+        unsigned i = (unsigned)__builtin_ctzll(dirty);
+
+        vmcs_write(encodings[i], s->copy[i]);
+    }
+    s->dirty = 0;
+}
+
+/* ---- Control registers ---- */
+
+uint64_t vmx_cr0_mask(void)
+{
+    return CR0_NE | CR0_CD | CR0_NW | (hv_caps.unrestricted ? 0 : CR0_PE | CR0_PG);
+}
+
+static uint64_t get_cr0(struct vcpu *v)
+{
+    uint64_t mask = vmx_cr0_mask();
+
+    return (vmx_get(v, VC_CR0) & ~mask) | (vmx_get(v, VC_CR0_SHADOW) & mask);
+}
+
+static uint64_t get_cr4(struct vcpu *v)
+{
+    uint64_t mask = vmx_get(v, VC_CR4_MASK);
+
+    return (vmx_get(v, VC_CR4) & ~mask) | (vmx_get(v, VC_CR4_SHADOW) & mask);
+}
+
+static void set_cr4(struct vcpu *v, uint64_t value)
+{
+    const struct vmx_vcpu *s = vmx_of(v);
+    uint64_t owned = CR4_GUEST & vmx_caps.cr4.may;
+    uint64_t real = value & owned;
+
+    if (s->identity) {
+        owned &= ~CR4_PAGING;
+        real = (real & ~CR4_PAGING) | CR4_PSE;
+    }
+    real |= vmx_caps.cr4.must | (cpu_features.mce ? CR4_MCE : 0);
+    vmx_set(v, VC_CR4_MASK, ~owned);
+    vmx_set(v, VC_CR4_SHADOW, value);
+    vmx_set(v, VC_CR4, real);
+}
+
+/* Paging goes on or off where the processor cannot turn it off. */
+static void switch_identity(struct vcpu *v, bool on)
+{
+    struct vmx_vcpu *s = vmx_of(v);
+    const uint64_t cr3_exits = PROC_CR3_LOAD | PROC_CR3_STORE;
+    uint64_t cr4 = get_cr4(v), proc = vmx_get(v, VC_PROC_CTL) & ~cr3_exits;
+
+    if (on) {
+        s->idle_cr3 = vmx_get(v, VC_CR3);
+        vmx_set(v, VC_CR3, BACKEND_IDENTITY_MAP);
+        proc |= cr3_exits;
+    } else {
+        vmx_set(v, VC_CR3, s->idle_cr3);
+    }
+    vmx_set(v, VC_PROC_CTL, proc | vmx_caps.proc.must);
+    s->identity = on;
+    set_cr4(v, cr4);
+}
+
+/* CR0 or EFER changed: long mode is active while both LME and PG are set. */
+static void sync_mode(struct vcpu *v, uint64_t cr0)
+{
+    struct vmx_vcpu *s = vmx_of(v);
+    bool paged = (cr0 & CR0_PG) != 0;
+    bool active = paged && (s->efer & EFER_LME);
+    uint64_t efer = s->efer | (active ? EFER_LMA : 0);
+    uint64_t entry = vmx_caps.chosen.entry | (active ? ENTRY_IA32E : 0);
+
+    if (s->identity != (!paged && !hv_caps.unrestricted)) {
+        switch_identity(v, !s->identity);
+    }
+    if (s->identity) {
+        efer &= ~EFER_LME; /* as the processor's CR0.PG is set */
+    }
+    vmx_set(v, VC_EFER, efer);
+    vmx_set(v, VC_ENTRY_CTL, entry);
+    if (s->msrs != NULL) {
+        s->msrs[0] = (struct vmx_msr_entry){.index = MSR_EFER, .value = efer};
+    }
+    s->flush_linear = true;
+}
+
+static void set_cr0(struct vcpu *v, uint64_t value)
+{
+    uint64_t must = vmx_caps.cr0.must;
+
+    if (hv_caps.unrestricted) {
+        must &= ~(CR0_PE | CR0_PG);
+    }
+    vmx_set(v, VC_CR0_SHADOW, value);
+    vmx_set(v, VC_CR0, (value & vmx_caps.cr0.may & ~(CR0_CD | CR0_NW)) | must);
+    sync_mode(v, value);
+}
+
+static uint64_t get_efer(struct vcpu *v)
+{
+    uint64_t efer = vmx_of(v)->efer;
+
+    return efer | ((efer & EFER_LME) && (get_cr0(v) & CR0_PG) ? EFER_LMA : 0);
+}
+
+/* ---- Registers that no VMCS holds ---- */
+
+#define READ_DR(n, out) __asm__ volatile("mov %%dr" #n ", %0" : "=r"(out))
+#define WRITE_DR(n, in) __asm__ volatile("mov %0, %%dr" #n ::"r"(in))
+
+static uint64_t read_dr6(void)
+{
+    uint64_t value;
+
+    READ_DR(6, value);
+    return value;
+}
+
+void vmx_live_load(const struct vmx_live *l)
+{
+    WRITE_DR(0, l->dr[0]);
+    WRITE_DR(1, l->dr[1]);
+    WRITE_DR(2, l->dr[2]);
+    WRITE_DR(3, l->dr[3]);
+    WRITE_DR(6, l->dr6);
+    write_cr2(l->cr2);
+    wrmsr(MSR_STAR, l->star);
+    wrmsr(MSR_LSTAR, l->lstar);
+    wrmsr(MSR_CSTAR, l->cstar);
+    wrmsr(MSR_SYSCALL_MASK, l->syscall_mask);
+    wrmsr(MSR_KERNEL_GS_BASE, l->kernel_gs_base);
+}
+
+void vmx_live_save(struct vmx_live *l)
+{
+    READ_DR(0, l->dr[0]);
+    READ_DR(1, l->dr[1]);
+    READ_DR(2, l->dr[2]);
+    READ_DR(3, l->dr[3]);
+    l->dr6 = read_dr6();
+    l->cr2 = read_cr2();
+    l->star = rdmsr(MSR_STAR);
+    l->lstar = rdmsr(MSR_LSTAR);
+    l->cstar = rdmsr(MSR_CSTAR);
+    l->syscall_mask = rdmsr(MSR_SYSCALL_MASK);
+    l->kernel_gs_base = rdmsr(MSR_KERNEL_GS_BASE);
+}
+
+static uint64_t *live_msr(struct vmx_live *l, uint32_t index)
+{
+    switch (index) {
+    case MSR_STAR:
+        return &l->star;
+    case MSR_LSTAR:
+        return &l->lstar;
+    case MSR_CSTAR:
+        return &l->cstar;
+    case MSR_SYSCALL_MASK:
+        return &l->syscall_mask;
+    case MSR_KERNEL_GS_BASE:
+        return &l->kernel_gs_base;
+    default:
+        return NULL;
+    }
+}
+
+/* ---- The interface ---- */
+
+/* Bits 7:4 of the task-priority register in the virtual-APIC page. */
+#define APIC_PAGE_TPR (0x80 / sizeof(uint32_t))
+
+uint64_t vmx_get_reg(struct vcpu *v, enum hv_reg reg)
+{
+    const struct vmx_vcpu *s = vmx_of(v);
+
+    switch (reg) {
+    case REG_RSP:
+        return vmx_get(v, VC_RSP);
+    case REG_RFLAGS:
+        return vmx_get(v, VC_RFLAGS);
+    case REG_CR0:
+        return get_cr0(v);
+    case REG_CR2:
+        return v->loaded ? read_cr2() : s->live.cr2;
+    case REG_CR3:
+        return s->identity ? s->idle_cr3 : vmx_get(v, VC_CR3);
+    case REG_CR4:
+        return get_cr4(v);
+    case REG_EFER:
+        return get_efer(v);
+    case REG_DR6:
+        return v->loaded ? read_dr6() : s->live.dr6;
+    case REG_DR7:
+        return vmx_get(v, VC_DR7);
+    case REG_TPR:
+        return s->apic_page[APIC_PAGE_TPR] >> 4 & 0xf;
+    case NR_HV_REGS:
+        break;
+    }
+    return 0;
+}
+
+void vmx_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
+{
+    struct vmx_vcpu *s = vmx_of(v);
+
+    switch (reg) {
+    case REG_RSP:
+        vmx_set(v, VC_RSP, value);
+        break;
+    case REG_RFLAGS:
+        vmx_set(v, VC_RFLAGS, value | RFLAGS_FIXED1);
+        break;
+    case REG_CR0:
+        set_cr0(v, value);
+        break;
+    case REG_CR2:
+        s->live.cr2 = value;
+        if (v->loaded) {
+            write_cr2(value);
+        }
+        break;
+    case REG_CR3:
+        s->idle_cr3 = value;
+        if (!s->identity) {
+            vmx_set(v, VC_CR3, value);
+        }
+        s->flush_linear = true;
+        break;
+    case REG_CR4:
+        set_cr4(v, value);
+        s->flush_linear = true;
+        break;
+    case REG_EFER:
+        s->efer = value & ~EFER_LMA;
+        sync_mode(v, get_cr0(v));
+        break;
+    case REG_DR6:
+        s->live.dr6 = value;
+        if (v->loaded) {
+            WRITE_DR(6, value);
+        }
+        break;
+    case REG_DR7:
+        vmx_set(v, VC_DR7, value);
+        break;
+    case REG_TPR:
+        s->apic_page[APIC_PAGE_TPR] = (uint32_t)(value & 0xf) << 4;
+        break;
+    case NR_HV_REGS:
+        break;
+    }
+}
+
+void vmx_get_seg(struct vcpu *v, enum seg_reg seg, struct segment *out)
+{
+    *out = (struct segment){.limit = (uint32_t)vmx_get(v, VC_LIMIT + seg),
+                            .base = vmx_get(v, VC_BASE + seg)};
+    if (seg == SEG_GDTR || seg == SEG_IDTR) {
+        return;
+    }
+    uint64_t rights = vmx_get(v, VC_RIGHTS + seg);
+    out->selector = (uint16_t)vmx_get(v, VC_SELECTOR + seg);
+    out->attr = (uint16_t)((rights & 0xff) | (rights >> 4 & 0xf00));
+    if (rights & RIGHTS_UNUSABLE) {
+        out->attr &= (uint16_t)~RIGHTS_P;
+    }
+}
+
+/* As VM entry wants them: granularity as the limit says, data and code accessed. */
+static uint64_t rights_of(enum seg_reg seg, const struct segment *in)
+{
+    uint64_t rights = (in->attr & 0xffu) | (uint64_t)(in->attr & 0xf00u) << 4;
+    const uint64_t accessed = 1;
+
+    if (!(rights & RIGHTS_P)) {
+        return rights | RIGHTS_UNUSABLE;
+    }
+    if (in->limit > 0xfffff) {
+        rights |= RIGHTS_G;
+    } else if ((in->limit & 0xfff) != 0xfff) {
+        rights &= ~RIGHTS_G;
+    }
+    if (seg < SEG_LDTR) {
+        rights |= accessed;
+    }
+    return rights;
+}
+
+void vmx_set_seg(struct vcpu *v, enum seg_reg seg, const struct segment *in)
+{
+    vmx_set(v, VC_LIMIT + seg, in->limit);
+    vmx_set(v, VC_BASE + seg, in->base);
+    if (seg != SEG_GDTR && seg != SEG_IDTR) {
+        vmx_set(v, VC_SELECTOR + seg, in->selector);
+        vmx_set(v, VC_RIGHTS + seg, rights_of(seg, in));
+    }
+}
+
+/* The copy that holds an MSR; NR_VC: none does. */
+static enum vmx_copy msr_copy(uint32_t index)
+{
+    switch (index) {
+    case MSR_FS_BASE:
+        return VC_BASE + SEG_FS;
+    case MSR_GS_BASE:
+        return VC_BASE + SEG_GS;
+    case MSR_SYSENTER_CS:
+        return VC_SYSENTER_CS;
+    case MSR_SYSENTER_ESP:
+        return VC_SYSENTER_ESP;
+    case MSR_SYSENTER_EIP:
+        return VC_SYSENTER_EIP;
+    case MSR_PAT:
+        return VC_PAT;
+    default:
+        return NR_VC;
+    }
+}
+
+enum hv_err vmx_get_msr(struct vcpu *v, uint32_t index, uint64_t *out)
+{
+    const uint64_t *slot = live_msr(&vmx_of(v)->live, index);
+    enum vmx_copy what = msr_copy(index);
+
+    if (slot != NULL) {
+        *out = v->loaded ? rdmsr(index) : *slot;
+        return HV_OK;
+    }
+    if (what == NR_VC) {
+        return HV_ENOENT;
+    }
+    *out = vmx_get(v, what);
+    return HV_OK;
+}
+
+static bool canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
+enum hv_err vmx_set_msr(struct vcpu *v, uint32_t index, uint64_t value)
+{
+    uint64_t *slot = live_msr(&vmx_of(v)->live, index);
+    enum vmx_copy what = msr_copy(index);
+
+    if (slot != NULL) {
+        if (v->loaded && !wrmsr_safe(index, value)) {
+            return HV_EPERM;
+        }
+        *slot = value;
+        return HV_OK;
+    }
+    if (what == NR_VC) {
+        return HV_ENOENT;
+    }
+    if (index != MSR_PAT && index != MSR_SYSENTER_CS && !canonical(value)) {
+        return HV_EPERM;
+    }
+    vmx_set(v, what, value);
+    return HV_OK;
+}
+
+bool vmx_advance(struct vcpu *v, uint64_t len)
+{
+    uint64_t rip = v->rip + len;
+
+    /* Only code outside 64-bit mode lives below 4 GiB and may step across. */
+    if (unlikely((rip ^ v->rip) >> 32) && !(vmx_get(v, VC_RIGHTS + SEG_CS) & RIGHTS_L)) {
+        rip = (uint32_t)rip;
+    }
+    v->rip = rip;
+    vmx_clear_shadow(v);
+    uint64_t flags = vmx_get(v, VC_RFLAGS);
+    if (unlikely(flags & (RFLAGS_TF | RFLAGS_RF))) {
+        vmx_set(v, VC_RFLAGS, flags & ~RFLAGS_RF);
+        return (flags & RFLAGS_TF) != 0;
+    }
+    return false;
+}
+
+bool vmx_code_state(struct vcpu *v, struct code_state *out)
+{
+    if (!(get_efer(v) & EFER_LMA) || !(vmx_get(v, VC_RIGHTS + SEG_CS) & RIGHTS_L) ||
+        (get_cr4(v) & CR4_LA57)) {
+        return false;
+    }
+    out->rip = v->rip;
+    out->cr3 = vmx_get(v, VC_CR3);
+    return true;
+}
+
+/* ---- Reset ("Processor State After Reset") ---- */
+
+static void reset_segments(struct vcpu *v)
+{
+    const struct segment data = {.attr = 0x93, .limit = 0xffff};
+    const struct segment code = {
+        .selector = 0xf000, .attr = 0x9b, .limit = 0xffff, .base = 0xffff0000};
+    const struct segment ldt = {.attr = 0x82, .limit = 0xffff};
+    const struct segment tss = {.attr = 0x8b, .limit = 0xffff};
+
+    for (enum seg_reg seg = SEG_ES; seg < SEG_LDTR; seg++) {
+        vmx_set_seg(v, seg, seg == SEG_CS ? &code : &data);
+    }
+    vmx_set_seg(v, SEG_LDTR, &ldt);
+    vmx_set_seg(v, SEG_TR, &tss);
+    vmx_set_seg(v, SEG_GDTR, &data);
+    vmx_set_seg(v, SEG_IDTR, &data);
+}
+
+void vmx_reset_regs(struct vcpu *v)
+{
+    const uint64_t kept = BIT(VC_EPTP) | BIT(VC_VPID) | BIT(VC_TSC_OFFSET);
+    struct vmx_vcpu *s = vmx_of(v);
+
+    for (unsigned i = 0; i < NR_VC; i++) {
+        if (!(kept >> i & 1)) {
+            s->copy[i] = 0;
+        }
+    }
+    s->valid = s->dirty = ~0ULL >> (64 - NR_VC);
+    s->event_queued = false;
+    s->identity = false;
+    s->efer = 0;
+    s->idle_cr3 = 0;
+    memset(&s->live, 0, sizeof(s->live));
+    s->live.dr6 = DR6_RESET;
+    s->apic_page[APIC_PAGE_TPR] = 0;
+    vmx_set(v, VC_PROC_CTL, vmx_caps.chosen.proc);
+    vmx_set(v, VC_RFLAGS, RFLAGS_FIXED1);
+    vmx_set(v, VC_DR7, DR7_RESET);
+    vmx_set(v, VC_PAT, PAT_RESET);
+    reset_segments(v);
+    set_cr4(v, 0);
+    set_cr0(v, CR0_ET); /* caches on, see the mask */
+    v->rip = 0xfff0;
+}
