@@ -74,11 +74,9 @@ static bool print_vm(struct vm *vm, void *arg)
 {
     struct sums *sum = arg;
     struct p2m_counters p;
+    struct view_stats view;
 
-    if (!vm->p2m) {
-        return true;
-    }
-    p2m_counters(vm->p2m, &p);
+    vm_memory_counters(vm, &p, &view);
     uint64_t overhead = vm_overhead_bytes(vm);
 
     p.ram = vm->config.memory_bytes / PAGE_SIZE; /* MEMSZ is what was configured */
@@ -111,7 +109,7 @@ void cmd_mem(unsigned nr, char **args)
 static bool audit_vm(struct vm *vm, void *arg)
 {
     bool *good = arg;
-    bool ok = (!vm->p2m || p2m_audit(vm->p2m)) && (!vm->view || vm->view->ops->audit(vm->view));
+    bool ok = vm_audit(vm);
 
     shell_print("  %-15s %s\n", vm->config.name,
                 ok ? "every page counted" : "DISAGREES; see `log`");

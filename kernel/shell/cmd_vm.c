@@ -14,6 +14,7 @@
 #include "kernel/vm/guestconsole.h"
 #include "kernel/vm/vm.h"
 #include "mm/p2m.h"
+#include "mm/view.h"
 
 struct totals {
     uint64_t exits, ticks, run_ns;
@@ -44,12 +45,11 @@ struct tally {
 static bool print_line(struct vm *vm, void *arg)
 {
     char memory[FORMAT_MAX], granted[FORMAT_MAX], time[FORMAT_MAX], reason[200] = "";
-    struct p2m_counters p = {0};
+    struct p2m_counters p;
+    struct view_stats view;
     struct totals t;
 
-    if (vm->p2m) {
-        p2m_counters(vm->p2m, &p);
-    }
+    vm_memory_counters(vm, &p, &view);
     count_totals(vm, &t);
     if (vm->stop_reason != STOP_NONE) {
         vm_describe_stop(vm, reason, sizeof(reason));
@@ -95,18 +95,18 @@ void cmd_vms(unsigned nr, char **args)
 
 /* --- vm NAME --- */
 
-static void print_memory(const struct vm *vm)
+static void print_memory(struct vm *vm)
 {
     char ram[FORMAT_MAX], granted[FORMAT_MAX];
     struct p2m_counters p;
+    struct view_stats view;
 
-    p2m_counters(vm->p2m, &p);
+    vm_memory_counters(vm, &p, &view);
     shell_print("  memory %s, granted %s; first touches: %llu of 4K, %llu of 2M, %llu of 1G\n",
                 format_size(ram, p.ram * PAGE_SIZE), format_size(granted, p.granted * PAGE_SIZE),
                 (unsigned long long)p.faults_4k, (unsigned long long)p.faults_2m,
                 (unsigned long long)p.faults_1g);
-    shell_print("  overhead %llu KiB\n",
-                (unsigned long long)(vm_overhead_bytes((struct vm *)(uintptr_t)vm) / KIB(1)));
+    shell_print("  overhead %llu KiB\n", (unsigned long long)(vm_overhead_bytes(vm) / KIB(1)));
 }
 
 static void print_registers(struct vcpu *v)
@@ -175,9 +175,7 @@ static void show(struct vm *vm)
         vm_describe_stop(vm, reason, sizeof(reason));
         shell_print("  ended: %s\n", reason);
     }
-    if (vm->p2m) {
-        print_memory(vm);
-    }
+    print_memory(vm);
     if (vm->console) {
         shell_print("  console: %llu bytes written\n",
                     (unsigned long long)guestconsole_written(vm->console));

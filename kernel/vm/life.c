@@ -19,6 +19,8 @@
 #include "kernel/lib/string.h"
 #include "kernel/log.h"
 #include "kernel/vm/exit.h"
+#include "mm/p2m.h"
+#include "mm/view.h"
 
 /* ---- Waiting for states ---- */
 
@@ -321,6 +323,19 @@ enum hv_err vm_reset(struct vm *vm)
         unclaim(vm);
     }
     return err;
+}
+
+bool vm_audit(struct vm *vm)
+{
+    /* A restart would exchange what is being counted. */
+    if (claim(vm) != HV_OK) {
+        return true;
+    }
+    bool pages = p2m_audit(vm->p2m);
+    bool tables = vm->view->ops->audit(vm->view);
+
+    unclaim(vm);
+    return pages && tables;
 }
 
 enum hv_err life_end(struct vm *vm)

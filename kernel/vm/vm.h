@@ -179,6 +179,8 @@ void vm_describe_stop(const struct vm *vm, char *buf, size_t len);
 struct p2m_counters;
 struct view_stats;
 void vm_memory_counters(struct vm *vm, struct p2m_counters *p2m, struct view_stats *view);
+/* Recount its memory and tables from scratch; logs disagreements, true if none. May sleep. */
+bool vm_audit(struct vm *vm);
 /* Bytes of machine memory the VM costs beyond its guest memory: tables, VMCBs, stacks, objects. */
 uint64_t vm_overhead_bytes(struct vm *vm);
 
