@@ -56,7 +56,8 @@ class Machine:
     """One run of the emulator. Use as a context manager."""
 
     def __init__(self, name, cpu="EPYC,+svm", smp=1, mem="1G", boot=None, modules=None,
-                 cmdline="", extra=(), limit=120, machine="q35"):
+                 cmdline="", extra=(), limit=120, machine="q35",
+                 reboot=False):
         self.name = name
         self.limit = limit * SLOW
         self.dir = os.path.join(BUILD, "tests", "boot")
@@ -67,7 +68,9 @@ class Machine:
             pytest.skip("qemu-system-x86_64 is not installed")
         argv = ["timeout", str(int(self.limit)), qemu, "-machine", machine, "-accel", "tcg",
                 "-cpu", cpu, "-smp", str(smp), "-m", mem, "-nodefaults", "-display", "none",
-                "-serial", "stdio", "-no-reboot"]
+                "-serial", "stdio"]
+        if not reboot:
+            argv.append("-no-reboot")
         if boot is None:
             initrd = os.path.join(self.dir, name + ".cpio")
             argv += ["-kernel", KERNEL, "-append", cmdline]
