@@ -5,9 +5,11 @@
  */
 #include "kernel/startup.h"
 
+#include "arch/x86_64/cpu.h"
 #include "arch/x86_64/hostmap.h"
 #include "boot/bootinfo.h"
 #include "kernel/lib/parse.h"
+#include "kernel/lib/random.h"
 #include "kernel/log.h"
 #include "kernel/main.h"
 #include "kernel/vm/config.h"
@@ -50,7 +52,31 @@ static void start_vm(const struct vm_config *cfg)
     }
 }
 
-/* The command line's loglevel= wins: it was applied first and says so. */
+/* The seed of all randomness: the command line's, else the file's, else one that the processor draws
+ * and that is named, so that this run, too, can be repeated. */
+static void choose_seed(const struct boot_info *info, const struct host_config *host)
+{
+    char word[24];
+    uint64_t seed;
+
+    if (parse_option(info->cmdline, "seed", word, sizeof(word))) {
+        if (parse_u64(word, &seed) == HV_OK) {
+            random_set_seed(seed);
+            return;
+        }
+        log_error("command line: seed=%s: accepted: a number from 0 to 18446744073709551615", word);
+    }
+    if (host->have_seed) {
+        random_set_seed(host->seed);
+        return;
+    }
+    seed = cpu_entropy();
+    random_set_seed(seed);
+    log_info("seed = %llu was drawn; given in " CONFIG_FILE ", it repeats this run",
+             (unsigned long long)seed);
+}
+
+/* The command line wins: its loglevel= was applied first. */
 static void apply_host_options(const struct boot_info *info, const struct host_config *host)
 {
     char word[16];
@@ -58,6 +84,7 @@ static void apply_host_options(const struct boot_info *info, const struct host_c
     if (!parse_option(info->cmdline, "loglevel", word, sizeof(word))) {
         log_set_level((enum log_level)host->log_level);
     }
+    choose_seed(info, host);
 }
 
 /* Parse the module; the result is for kfree. NULL: no module or no memory. */
@@ -84,13 +111,15 @@ static struct config *load_config(const struct boot_info *info, config_report_t 
 
 void startup_vms(const struct boot_info *info)
 {
+    const struct host_config none = {.have_seed = false};
+
     if (bootinfo_module(info, CONFIG_FILE) == NULL) {
         log_warn("no module " CONFIG_FILE ": no VMs; the shell comes up");
-        return;
     }
     struct config *config = load_config(info, report);
 
     if (config == NULL) {
+        choose_seed(info, &none);
         return;
     }
     apply_host_options(info, &config->host);

@@ -97,8 +97,7 @@ static void aside_remove(mfn_t mfn)
     frame_set(mfn, FRAME_FREE, BUDDY_ASIDE_ORDER, OWNER_HOST);
 }
 
-/* Return a block to the lists, merged with its buddies. */
-static void block_free(mfn_t mfn, unsigned order)
+void buddy_block_free(mfn_t mfn, unsigned order)
 {
     while (order < BUDDY_MAX_ORDER) {
         mfn_t other = MFN(mfn.n ^ BIT(order));
@@ -170,7 +169,7 @@ static void aside_release_all(void)
             mfn_t mfn = MFN(buddy_state.zone[i].aside);
 
             aside_remove(mfn);
-            block_free(mfn, BUDDY_ASIDE_ORDER);
+            buddy_block_free(mfn, BUDDY_ASIDE_ORDER);
         }
     }
 }
@@ -248,7 +247,7 @@ static bool cache_refill(struct buddy_cache *c, uint32_t flags)
 static void cache_spill(struct buddy_cache *c, uint32_t keep)
 {
     while (c->nr > keep) {
-        block_free(cache_pop(c), 0);
+        buddy_block_free(cache_pop(c), 0);
     }
 }
 
@@ -260,6 +259,13 @@ static void drain_caches(void)
         cache_spill(&buddy_caches[i], 0);
         spin_unlock(&buddy_state.lock);
         cache_leave(&buddy_caches[i]);
+    }
+}
+
+void buddy_drain_locked(unsigned nr)
+{
+    for (unsigned i = 0; i < nr; i++) {
+        cache_spill(&buddy_caches[i], 0);
     }
 }
 
@@ -356,34 +362,56 @@ enum hv_err buddy_alloc(unsigned order, enum frame_use use, uint32_t owner, uint
     return err;
 }
 
+enum hv_err buddy_take_at(mfn_t mfn, unsigned order, enum frame_use use, uint32_t owner)
+{
+    mfn_t head = frame_head(mfn);
+    const struct frame *f = frame_of(head);
+    unsigned have = frame_order(f);
+
+    if (f->use != FRAME_FREE || (f->order & FRAME_CACHED) != 0 || have < order) {
+        return HV_EBUSY;
+    }
+    if (is_aside(f)) {
+        aside_remove(head);
+    } else {
+        list_remove(head, have);
+    }
+    block_cut(head, have, mfn, order);
+    frame_set(mfn, use, order, owner);
+    frame_of(mfn)->gfn = FRAME_GFN_NONE;
+    buddy_state.used[use] += (int64_t)BIT(order);
+    return HV_OK;
+}
+
 enum hv_err buddy_alloc_at(mfn_t mfn, unsigned order, enum frame_use use, uint32_t owner)
 {
-    enum hv_err err = HV_EBUSY;
-    const struct frame *f;
-    unsigned have;
-    mfn_t head;
-
     if (!IS_ALIGNED(mfn.n, BIT(order)) || mfn.n >= frame_nr) {
         return HV_EBUSY;
     }
     spin_lock(&buddy_state.lock);
-    head = frame_head(mfn);
-    f = frame_of(head);
-    have = frame_order(f);
-    if (f->use == FRAME_FREE && !(f->order & FRAME_CACHED) && have >= order) {
-        if (is_aside(f)) {
-            aside_remove(head);
-        } else {
-            list_remove(head, have);
-        }
-        block_cut(head, have, mfn, order);
-        frame_set(mfn, use, order, owner);
-        frame_of(mfn)->gfn = FRAME_GFN_NONE;
-        buddy_state.used[use] += (int64_t)BIT(order);
-        err = HV_OK;
-    }
+    enum hv_err err = buddy_take_at(mfn, order, use, owner);
     spin_unlock(&buddy_state.lock);
     return err;
+}
+
+/* One frame of `use` goes back to this processor's cache, unless it is to be retired. */
+static void free_single(mfn_t mfn, enum frame_use use)
+{
+    struct buddy_cache *c = &buddy_caches[env_cpu()];
+
+    cache_enter(c);
+    c->used[use]--;
+    if (unlikely(buddy_any_bad()) && buddy_retire_freed(mfn)) {
+        cache_leave(c);
+        return;
+    }
+    cache_push(c, mfn);
+    if (unlikely(c->nr > CACHE_HIGH)) {
+        spin_lock(&buddy_state.lock);
+        cache_spill(c, CACHE_HIGH / 2);
+        spin_unlock(&buddy_state.lock);
+    }
+    cache_leave(c);
 }
 
 void buddy_free(mfn_t mfn, unsigned order)
@@ -393,22 +421,16 @@ void buddy_free(mfn_t mfn, unsigned order)
     frame_carve(mfn, order);
     use = (enum frame_use)frame_of(mfn)->use;
     if (order == 0) {
-        struct buddy_cache *c = &buddy_caches[env_cpu()];
-
-        cache_enter(c);
-        c->used[use]--;
-        cache_push(c, mfn);
-        if (unlikely(c->nr > CACHE_HIGH)) {
-            spin_lock(&buddy_state.lock);
-            cache_spill(c, CACHE_HIGH / 2);
-            spin_unlock(&buddy_state.lock);
-        }
-        cache_leave(c);
+        free_single(mfn, use);
         return;
     }
     spin_lock(&buddy_state.lock);
     buddy_state.used[use] -= (int64_t)BIT(order);
-    block_free(mfn, order);
+    if (unlikely(buddy_any_bad())) {
+        buddy_free_around_bad(mfn, order);
+    } else {
+        buddy_block_free(mfn, order);
+    }
     spin_unlock(&buddy_state.lock);
 }
 
@@ -447,97 +469,7 @@ void buddy_end_aside(mfn_t base)
 
         if (is_aside(frame_of(mfn))) {
             aside_remove(mfn);
-            block_free(mfn, BUDDY_ASIDE_ORDER);
-        }
-    }
-    spin_unlock(&buddy_state.lock);
-}
-
-/* ---- Start-up ---- */
-
-uint64_t buddy_table_bytes(uint64_t nr_frames)
-{
-    return ALIGN_UP(nr_frames * sizeof(struct frame), PAGE_SIZE);
-}
-
-enum hv_err buddy_init(mfn_t table_mfn, uint64_t nr_frames)
-{
-    uint64_t pages = buddy_table_bytes(nr_frames) >> PAGE_SHIFT;
-
-    if (nr_frames == 0 || nr_frames >= FRAME_LINK_NONE || table_mfn.n + pages > nr_frames) {
-        return HV_ERANGE;
-    }
-    frame_table = env_frame_ptr(table_mfn);
-    frame_nr = nr_frames;
-    /* Zero is RESERVED, order 0. */
-    for (uint64_t i = 0; i < pages; i++) {
-        env_clear_page(env_frame_ptr(mfn_add(table_mfn, i)));
-    }
-    for (unsigned i = 0; i < NR_ZONES; i++) {
-        struct buddy_zone *z = &buddy_state.zone[i];
-
-        *z = (struct buddy_zone){.aside = FRAME_LINK_NONE};
-        for (unsigned order = 0; order < BUDDY_ORDERS; order++) {
-            z->head[order] = FRAME_LINK_NONE;
-        }
-    }
-    for (unsigned i = 0; i < BUDDY_MAX_CPUS; i++) {
-        buddy_caches[i] = (struct buddy_cache){.head = FRAME_LINK_NONE};
-    }
-    buddy_state.total = 0;
-    buddy_state.total_high = 0;
-    for (unsigned use = 0; use < NR_FRAME_USES; use++) {
-        buddy_state.used[use] = 0;
-    }
-    buddy_reserve_host(table_mfn, pages);
-    return HV_OK;
-}
-
-/* `nr` frames from mfn on, all in one zone, turned out to be RAM. */
-static void count_ram(mfn_t mfn, uint64_t nr)
-{
-    buddy_state.total += nr;
-    if (mfn.n >= LOW_FRAMES) {
-        buddy_state.total_high += nr;
-    }
-}
-
-void buddy_add(mfn_t first, uint64_t nr)
-{
-    uint64_t end = MIN(first.n + nr, frame_nr);
-    uint64_t at = first.n;
-
-    spin_lock(&buddy_state.lock);
-    while (at < end) {
-        unsigned order = 0;
-        uint64_t run = 0;
-
-        while (at + run < end && run < BIT(BUDDY_MAX_ORDER) &&
-               frame_of(MFN(at + run))->use == FRAME_RESERVED) {
-            run++;
-        }
-        if (run == 0) {
-            at++;
-            continue;
-        }
-        while (order < BUDDY_MAX_ORDER && IS_ALIGNED(at, BIT(order + 1)) && BIT(order + 1) <= run) {
-            order++;
-        }
-        count_ram(MFN(at), BIT(order));
-        block_free(MFN(at), order);
-        at += BIT(order);
-    }
-    spin_unlock(&buddy_state.lock);
-}
-
-void buddy_reserve_host(mfn_t first, uint64_t nr)
-{
-    spin_lock(&buddy_state.lock);
-    for (uint64_t at = first.n; at < MIN(first.n + nr, frame_nr); at++) {
-        if (frame_of(MFN(at))->use == FRAME_RESERVED) {
-            frame_set(MFN(at), FRAME_HOST, 0, OWNER_HOST);
-            count_ram(MFN(at), 1);
-            buddy_state.used[FRAME_HOST]++;
+            buddy_block_free(mfn, BUDDY_ASIDE_ORDER);
         }
     }
     spin_unlock(&buddy_state.lock);

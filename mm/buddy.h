@@ -64,6 +64,20 @@ enum hv_err buddy_set_aside(mfn_t *base) __must_check;
 /* Return the pieces that are still set aside to the common lists. */
 void buddy_end_aside(mfn_t base);
 
+/* Who has a frame. */
+struct buddy_holder {
+    enum frame_use use;
+    uint32_t owner; /* OWNER_HOST or a VM */
+    gfn_t gfn;      /* guest memory: where the VM has it */
+};
+/*
+ * The machine reports that a frame is bad: never hand it out again. HV_OK: it was free, and is
+ * retired. HV_EBUSY: it is in use by *holder, and is retired as soon as that frees it. HV_ENOENT: not
+ * RAM of ours, or retired already. HV_ENOMEM: in use, and too many such frames are waiting. Thread
+ * context; takes the allocator's locks.
+ */
+enum hv_err buddy_retire(mfn_t mfn, struct buddy_holder *holder) __must_check;
+
 struct buddy_stats {
     uint64_t total;               /* frames of RAM known to the allocator */
     uint64_t free;                /* frames free, per-processor caches included */

@@ -5,6 +5,7 @@
  */
 #include "arch/x86_64/cpu.h"
 
+#include "arch/x86_64/clock.h"
 #include "arch/x86_64/cpuid.h"
 #include "arch/x86_64/mce.h"
 #include "arch/x86_64/msr.h"
@@ -204,6 +205,20 @@ void cpu_init(void)
     cr4 |= f->smap ? CR4_SMAP : 0;
     cr4 |= f->umip ? CR4_UMIP : 0;
     write_cr4(cr4);
+}
+
+/* The manual's advice: ten tries, then there is a hardware failure. */
+#define RDRAND_TRIES 10
+
+uint64_t cpu_entropy(void)
+{
+    uint64_t random = 0;
+    bool ok = false;
+
+    for (unsigned i = 0; cpu_features.rdrand && !ok && i < RDRAND_TRIES; i++) {
+        __asm__ volatile("rdrand %0" : "=r"(random), "=@ccc"(ok));
+    }
+    return (ok ? random : 0) ^ rdtsc();
 }
 
 void cpu_mce_init(void)

@@ -50,5 +50,8 @@ void cpu_init(void);
 /* Take machine checks: enable the banks of this processor, report what an earlier boot left in
  * them. Each processor, once the log works. */
 void cpu_mce_init(void);
+/* 64 bits that differ from run to run: RDRAND where it answers ("Random Number Generator
+ * Instructions"), mixed with the TSC. For seeds, not for secrets. */
+uint64_t cpu_entropy(void);
 /* What a long-mode hypervisor cannot do without (NX), or NULL; an English phrase for the operator. */
 const char *cpu_missing(void);

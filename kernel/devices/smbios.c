@@ -9,6 +9,7 @@
 
 #include "kernel/devices/checksum.h"
 #include "kernel/lib/printf.h"
+#include "kernel/lib/random.h"
 #include "kernel/lib/string.h"
 #include "kernel/vm/guestmem.h"
 #include "kernel/vm/vm.h"
@@ -102,16 +103,23 @@ static void add_bios(struct builder *b, bool vmware)
     add(b, &s.h, 0, sizeof s, strings, ARRAY_SIZE(strings));
 }
 
-/* A number of the VM's own: its id behind a fixed prefix. */
+/* A random number ("Algorithms for Creating a UUID from Truly Random or Pseudo-Random Numbers", RFC
+ * 4122) that host seed and name decide: the same VM has the same one again. It begins with "VM", as
+ * VMware's do. The first three fields are little-endian here (DSP0134, "System - UUID"). */
 static void make_uuid(const struct vm *vm, uint8_t uuid[16])
 {
-    static const uint8_t prefix[12] = {0x56, 0x4d, 0xba, 0x11, 0xa5, 0x70,
-                                       0x40, 0x00, 0x80, 0x00, 0x00, 0x00};
+    struct rng rng;
 
-    memcpy(uuid, prefix, sizeof prefix);
-    for (unsigned i = 0; i < 4; i++) {
-        uuid[12 + i] = (uint8_t)(vm->id >> (24 - 8 * i));
+    random_stream(&rng, "uuid", vm->config.name);
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t bits = rng_next(&rng);
+
+        memcpy(uuid + 8 * i, &bits, sizeof bits);
     }
+    uuid[0] = 'V';
+    uuid[1] = 'M';
+    uuid[7] = (uint8_t)((uuid[7] & 0x0f) | 0x40); /* version 4: random */
+    uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
 }
 
 static void format_serial(bool vmware, const uint8_t uuid[16], char *out, size_t size)

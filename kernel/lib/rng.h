@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The only source of randomness: xoshiro256** (Blackman and Vigna), seeded through splitmix64 by the
- * host option `seed=`, so that a run under a deterministic emulator repeats exactly. Not for
- * secrets. Pure; the owner of a generator names its lock.
+ * The only random numbers here: xoshiro256** (Blackman and Vigna), seeded through splitmix64. Where
+ * seeds come from: kernel/lib/random.h. Not for secrets. Pure; the owner of a generator names its
+ * lock.
  */
 #pragma once
 

@@ -1,20 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Parser of ballast.conf. Three steps: bytes become logical lines (comments, continuation), lines
- * become a section or a key with its value (quotes), and one table per place says what each key
- * accepts and which field it fills. The same table gives the text behind "accepted:".
- *
- *   # comment        ; comment        (also behind a blank, outside quotes)
- *   key = value      key = "value with # and ; and \" in it"
- *   [name]           a backslash at the end of a line joins the next one
+ * Parser of ballast.conf. Three steps: bytes become logical lines (config_text.c), lines become a
+ * section or a key with its value, and one table per place says what each key accepts and which
+ * field it fills. The same table gives the text behind "accepted:".
  */
 #include "kernel/vm/config.h"
 
 #include "kernel/lib/parse.h"
 #include "kernel/lib/printf.h"
 #include "kernel/lib/string.h"
+#include "kernel/vm/config_text.h"
 
-#define LINE_BYTES_MAX 4096u /* of a logical line */
 #define MESSAGE_MAX 512
 #define MEMORY_MIN MIB(1)
 #define MEMORY_MAX GIB(1024)
@@ -37,6 +33,7 @@ struct key {
     const char *name;
     enum key_type type;
     size_t offset;        /* of the field in its struct */
+    size_t given;         /* of the bool that says that it was set; 0: none */
     uint64_t low, high;   /* numbers: range; texts: high is the field's size */
     const char *choices;  /* KEY_CHOICE, KEY_BOOL: words separated by '|', in the enum's order */
     const char *accepted; /* for messages */
@@ -47,6 +44,7 @@ static const struct key host_keys[] = {
     {.name = "seed",
      .type = KEY_U64,
      .offset = offsetof(struct host_config, seed),
+     .given = offsetof(struct host_config, have_seed),
      .high = UINT64_MAX,
      .accepted = "a number from 0 to 18446744073709551615"},
     {.name = "loglevel",
@@ -135,10 +133,7 @@ struct parser {
     struct config *out;
     bool failed;
 
-    const char *next, *end; /* text not yet read */
-    unsigned next_line;     /* number of the line at `next` */
-    unsigned line;          /* number of the logical line in `buf` */
-    char buf[LINE_BYTES_MAX];
+    struct config_text text;
 
     const struct key *keys; /* table of the current place */
     unsigned nr_keys;
@@ -174,115 +169,6 @@ static void fail(struct parser *p, unsigned line, const char *what, const char *
     p->report(p->arg, message);
 }
 
-/* --- lines --- */
-
-enum line_status { LINE_OK, LINE_TOO_LONG, LINE_NUL, LINE_END };
-
-/* Append the physical line at p->next to buf; *joined says that it ends in a backslash. */
-static enum line_status read_physical(struct parser *p, size_t *used, bool *joined)
-{
-    enum line_status status = LINE_OK;
-    size_t n = *used;
-
-    while (p->next < p->end && *p->next != '\n') {
-        char c = *p->next++;
-
-        if (c == '\0') {
-            status = LINE_NUL;
-        } else if (n + 1 < sizeof(p->buf)) {
-            p->buf[n++] = c;
-        } else if (status == LINE_OK) {
-            status = LINE_TOO_LONG;
-        }
-    }
-    if (p->next < p->end) {
-        p->next++;
-    }
-    p->next_line++;
-    if (n > *used && p->buf[n - 1] == '\r') {
-        n--;
-    }
-    *joined = n > *used && p->buf[n - 1] == '\\';
-    *used = n - *joined;
-    return status;
-}
-
-/* The next logical line into p->buf, NUL-terminated. */
-static enum line_status read_line(struct parser *p)
-{
-    enum line_status status = LINE_OK;
-    size_t used = 0;
-    bool joined = true;
-
-    if (p->next == p->end) {
-        return LINE_END;
-    }
-    p->line = p->next_line;
-    while (joined && p->next < p->end) {
-        enum line_status part = read_physical(p, &used, &joined);
-
-        status = status == LINE_OK ? part : status;
-    }
-    p->buf[used] = '\0';
-    return status;
-}
-
-static bool is_comment(char c)
-{
-    return c == '#' || c == ';';
-}
-
-static char *trim(char *s)
-{
-    while (char_is_space(*s)) {
-        s++;
-    }
-    char *end = s + strlen(s);
-
-    while (end > s && char_is_space(end[-1])) {
-        end--;
-    }
-    *end = '\0';
-    return s;
-}
-
-/* Cut a comment that stands at the start or behind a blank. */
-static void cut_comment(char *s)
-{
-    for (char *c = s; *c; c++) {
-        if (is_comment(*c) && (c == s || char_is_space(c[-1]))) {
-            *c = '\0';
-            return;
-        }
-    }
-}
-
-/* Undo the quotes of a value that begins with one, in place. False: no closing quote, or something
- * other than a comment behind it. */
-static bool unquote(char *s)
-{
-    char *from = s + 1;
-    char *to = s;
-
-    while (*from && *from != '"') {
-        if (*from == '\\' && (from[1] == '"' || from[1] == '\\')) {
-            from++;
-        }
-        *to++ = *from++;
-    }
-    if (*from != '"') {
-        return false;
-    }
-    from++;
-    while (char_is_space(*from)) {
-        from++;
-    }
-    bool clean = *from == '\0' || is_comment(*from);
-
-    *to = '\0';
-    return clean;
-}
-
 /* --- values --- */
 
 /* Index of `value` among words separated by '|', or -1. */
@@ -315,14 +201,14 @@ static void set_number(struct parser *p, const struct key *k, const char *value)
         err = HV_OK;
     }
     if (err == HV_EINVAL) {
-        fail(p, p->line, k->name, k->accepted, "'%.60s' is not a %s", value,
+        fail(p, p->text.line, k->name, k->accepted, "'%.60s' is not a %s", value,
              is_size ? "size" : "number");
     } else if (err != HV_OK || v > k->high) {
-        fail(p, p->line, k->name, k->accepted, "%.60s is too big", value);
+        fail(p, p->text.line, k->name, k->accepted, "%.60s is too big", value);
     } else if (v < k->low) {
-        fail(p, p->line, k->name, k->accepted, "%.60s is too small", value);
+        fail(p, p->text.line, k->name, k->accepted, "%.60s is too small", value);
     } else if (is_size && !IS_ALIGNED(v, PAGE_SIZE)) {
-        fail(p, p->line, k->name, k->accepted, "%.60s is not a multiple of 4K", value);
+        fail(p, p->text.line, k->name, k->accepted, "%.60s is not a multiple of 4K", value);
     } else if (is_size || k->type == KEY_U64) {
         *(uint64_t *)((char *)p->target + k->offset) = v;
     } else {
@@ -333,16 +219,16 @@ static void set_number(struct parser *p, const struct key *k, const char *value)
 static void set_text(struct parser *p, const struct key *k, const char *value)
 {
     if (strlen(value) >= k->high) {
-        fail(p, p->line, k->name, k->accepted, "longer than %u bytes", (unsigned)k->high - 1);
+        fail(p, p->text.line, k->name, k->accepted, "longer than %u bytes", (unsigned)k->high - 1);
         return;
     }
     if (k->type == KEY_MODULE) {
         if (!*value) {
-            fail(p, p->line, k->name, k->accepted, "no value");
+            fail(p, p->text.line, k->name, k->accepted, "no value");
             return;
         }
         if (p->module_exists && !p->module_exists(value)) {
-            fail(p, p->line, k->name, k->accepted, "no module '%.63s' was loaded", value);
+            fail(p, p->text.line, k->name, k->accepted, "no module '%.63s' was loaded", value);
             return;
         }
     }
@@ -354,7 +240,7 @@ static void set_choice(struct parser *p, const struct key *k, const char *value)
     int index = choice_index(k->choices, value);
 
     if (index < 0) {
-        fail(p, p->line, k->name, k->accepted, "'%.60s' is unknown", value);
+        fail(p, p->text.line, k->name, k->accepted, "'%.60s' is unknown", value);
     } else if (k->type == KEY_BOOL) {
         *(bool *)((char *)p->target + k->offset) = index != 0;
     } else {
@@ -447,29 +333,29 @@ static void parse_section(struct parser *p, char *s)
     leave_place(p);
     enter_place(p, vm_keys, ARRAY_SIZE(vm_keys), NULL, NULL);
     if (!close) {
-        fail(p, p->line, "section", "[name]", "no closing bracket");
+        fail(p, p->text.line, "section", "[name]", "no closing bracket");
         return;
     }
     *close = '\0';
-    cut_comment(close + 1);
-    char *name = trim(s + 1);
+    config_cut_comment(close + 1);
+    char *name = config_trim(s + 1);
     const struct vm_config *twin = find_vm(p->out, name);
 
-    if (*trim(close + 1)) {
-        fail(p, p->line, "section", "[name] alone on its line", "text behind [%.40s]", name);
+    if (*config_trim(close + 1)) {
+        fail(p, p->text.line, "section", "[name] alone on its line", "text behind [%.40s]", name);
     } else if (!name_valid(name)) {
-        fail(p, p->line, "section", "1 to 31 letters, digits, and behind the first . _ -",
+        fail(p, p->text.line, "section", "1 to 31 letters, digits, and behind the first . _ -",
              "'%.40s' is not a name for a VM", name);
     } else if (twin) {
-        fail(p, p->line, "section", "a name of its own for each VM",
+        fail(p, p->text.line, "section", "a name of its own for each VM",
              "line %u names a VM [%s] too; this one is left out", twin->line, name);
     } else if (p->out->nr_vms == CONFIG_MAX_VMS) {
-        fail(p, p->line, "section", "at most 256 VMs", "too many VMs; [%s] is left out", name);
+        fail(p, p->text.line, "section", "at most 256 VMs", "too many VMs; [%s] is left out", name);
     } else {
         struct vm_config *vm = &p->out->vms[p->out->nr_vms++];
 
-        *vm =
-            (struct vm_config){.line = p->line, .vcpus = 1, .cpu_shares = 1000, .autostart = true};
+        *vm = (struct vm_config){
+            .line = p->text.line, .vcpus = 1, .cpu_shares = 1000, .autostart = true};
         str_copy(vm->name, sizeof(vm->name), name);
         enter_place(p, vm_keys, ARRAY_SIZE(vm_keys), vm, vm);
     }
@@ -490,46 +376,49 @@ static void parse_key(struct parser *p, char *s)
     char *equals = strchr(s, '=');
 
     if (!equals) {
-        cut_comment(s);
-        fail(p, p->line, trim(s), "key = value, [name], # comment", "no '=' behind it");
+        config_cut_comment(s);
+        fail(p, p->text.line, config_trim(s), "key = value, [name], # comment", "no '=' behind it");
         return;
     }
     *equals = '\0';
-    char *name = trim(s);
-    char *value = trim(equals + 1);
+    char *name = config_trim(s);
+    char *value = config_trim(equals + 1);
     const struct key *k = find_key(p, name);
 
     if (!k) {
         char names[MESSAGE_MAX / 2];
 
         list_keys(p, names, sizeof(names));
-        fail(p, p->line, name, names, "unknown %s", p->vm ? "key" : "host option");
+        fail(p, p->text.line, name, names, "unknown %s", p->vm ? "key" : "host option");
         return;
     }
     unsigned *seen = &p->seen_line[k - p->keys];
 
     if (*seen) {
-        fail(p, p->line, name, "each key once", "already set in line %u", *seen);
+        fail(p, p->text.line, name, "each key once", "already set in line %u", *seen);
         return;
     }
-    *seen = p->line;
+    *seen = p->text.line;
+    if (k->given != 0) {
+        *(bool *)((char *)p->target + k->given) = true;
+    }
     if (*value == '"') {
-        if (!unquote(value)) {
-            fail(p, p->line, name, "one text in \"quotes\"", "quotes do not match");
+        if (!config_unquote(value)) {
+            fail(p, p->text.line, name, "one text in \"quotes\"", "quotes do not match");
             return;
         }
     } else {
-        cut_comment(value);
-        value = trim(value);
+        config_cut_comment(value);
+        value = config_trim(value);
     }
     set_value(p, k, value);
 }
 
 static void parse_line(struct parser *p)
 {
-    char *s = trim(p->buf);
+    char *s = config_trim(p->text.buf);
 
-    if (*s == '\0' || is_comment(*s)) {
+    if (*s == '\0' || config_is_comment(*s)) {
         return;
     }
     if (*s == '[') {
@@ -545,7 +434,7 @@ enum hv_err config_parse(const char *file, const char *text, size_t len,
 {
     static struct parser parser; /* too large for a stack; parsing happens once, at boot */
     struct parser *p = &parser;
-    enum line_status status;
+    enum config_line status;
 
     memset(p, 0, sizeof(*p));
     p->file = file;
@@ -553,20 +442,15 @@ enum hv_err config_parse(const char *file, const char *text, size_t len,
     p->arg = arg;
     p->module_exists = module_exists;
     p->out = out;
-    p->next = text;
-    p->end = text + len;
-    p->next_line = 1;
-    if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
-        p->next += 3; /* a byte order mark */
-    }
+    config_text_init(&p->text, text, len);
     out->nr_vms = 0;
-    out->host = (struct host_config){.seed = 1, .log_level = 2};
+    out->host = (struct host_config){.log_level = 2};
     enter_place(p, host_keys, ARRAY_SIZE(host_keys), &out->host, NULL);
-    while ((status = read_line(p)) != LINE_END) {
-        if (status == LINE_NUL) {
-            fail(p, p->line, "line", "plain text", "contains a NUL byte");
-        } else if (status == LINE_TOO_LONG) {
-            fail(p, p->line, "line", "at most 4095 bytes", "too long");
+    while ((status = config_text_read(&p->text)) != CONFIG_LINE_END) {
+        if (status == CONFIG_LINE_NUL) {
+            fail(p, p->text.line, "line", "plain text", "contains a NUL byte");
+        } else if (status == CONFIG_LINE_TOO_LONG) {
+            fail(p, p->text.line, "line", "at most 4095 bytes", "too long");
         } else {
             parse_line(p);
         }

@@ -38,7 +38,8 @@ struct vm_config {
 };
 
 struct host_config {
-    uint64_t seed;      /* `seed = N` */
+    uint64_t seed;      /* `seed = N`; valid with have_seed */
+    bool have_seed;     /* it was given */
     unsigned log_level; /* `loglevel = error|warn|info|debug` */
 };
 

@@ -6,6 +6,9 @@ import re
 from machine import Machine, conf, linux_modules, linux_vm
 
 
+UUID_OF_ONE = "94d54d56-e7a5-46a5-a52d-4c05690b4ac8"  # of seed 7 and the name `one`
+
+
 def _modules(text):
     return {"ballast.conf": text, **linux_modules()}
 
@@ -25,6 +28,10 @@ def test_svm_linux_one():
         m.send("dd if=/dev/urandom of=/tmp/a bs=1M count=40 2>/dev/null; cp /tmp/a /tmp/b; "
                "cmp /tmp/a /tmp/b && echo SA''ME\r")
         m.expect("SAME", 200)
+        # The host's seed and the VM's name decide the UUID: once and for all this one.
+        m.send("cat /sys/class/dmi/id/product_uuid\r")
+        m.expect(r"\n([0-9a-f-]{36})\r", 30)
+        assert m.match.group(1) == UUID_OF_ONE
         # Time: ten seconds of the guest are ten seconds of its clock source.
         m.send("cat /sys/devices/system/clocksource/clocksource0/current_clocksource\r")
         m.expect(r"\ntsc\r+\n", 30)

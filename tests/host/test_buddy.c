@@ -346,6 +346,132 @@ static void audit_sees_damage(void **state)
     env_stop();
 }
 
+static uint64_t retired(void)
+{
+    struct buddy_stats stats;
+
+    buddy_stats(&stats);
+    return stats.used[FRAME_RETIRED];
+}
+
+/* Nothing but this test brings a retired frame back. */
+static void revive(mfn_t mfn)
+{
+    assert_int_equal(frame_of(mfn)->use, FRAME_RETIRED);
+    buddy_free(mfn, 0);
+}
+
+static void bad_frames_retire(void **state)
+{
+    struct buddy_holder holder;
+    mfn_t cached, block;
+
+    (void)state;
+    env_start(BASE, NR_FRAMES, 2);
+    assert_int_equal(buddy_retire(MFN(1), &holder), HV_ENOENT);
+    assert_int_equal(buddy_retire(MFN(1ull << 40), &holder), HV_ENOENT);
+    /* In a list, and in another processor's cache. */
+    assert_int_equal(buddy_retire(MFN(0x1234), &holder), HV_OK);
+    assert_int_equal(buddy_retire(MFN(0x1234), &holder), HV_ENOENT);
+    assert_int_equal(buddy_alloc(0, FRAME_VM, 2, 0, &cached), HV_OK);
+    buddy_free(cached, 0);
+    env_set_cpu(1);
+    assert_int_equal(buddy_retire(cached, &holder), HV_OK);
+    assert_int_equal(retired(), 2);
+    assert_true(mm_audit());
+    /* In use: it stays with its user, and what is around it is freed without it. */
+    assert_int_equal(buddy_alloc(ORDER_2M, FRAME_GUEST, 3, 0, &block), HV_OK);
+    frame_of(block)->gfn = 0x800;
+    mfn_t bad[] = {mfn_add(block, 77), mfn_add(block, 78), mfn_add(block, 511), block};
+    for (unsigned round = 0; round < 2; round++) {
+        for (unsigned i = 0; i < 4; i++) {
+            assert_int_equal(buddy_retire(bad[i], &holder), HV_EBUSY);
+            assert_int_equal(holder.use, FRAME_GUEST);
+            assert_int_equal(holder.owner, 3);
+            assert_int_equal(holder.gfn.n, 0x800 + (bad[i].n - block.n));
+        }
+    }
+    assert_int_equal(retired(), 2);
+    buddy_free(mfn_add(block, 77), 0);
+    assert_int_equal(retired(), 3);
+    assert_true(mm_audit());
+    for (uint64_t i = 0; i < 512; i++) {
+        if (i != 77) {
+            buddy_free(mfn_add(block, i), 0);
+        }
+    }
+    assert_int_equal(retired(), 6);
+    assert_true(mm_audit_gone(3));
+    revive(MFN(0x1234));
+    revive(cached);
+    for (unsigned i = 0; i < 4; i++) {
+        revive(bad[i]);
+    }
+    env_set_cpu(0);
+    env_stop();
+}
+
+/* Random bad frames in blocks that are freed whole; they are never handed out again. */
+static void bad_frames_in_blocks(void **state)
+{
+    enum { BLOCKS = 12, BAD = 60 };
+    static mfn_t singles[NR_FRAMES];
+    struct buddy_holder holder;
+    mfn_t block[BLOCKS], bad[BAD + 5];
+    struct rng rng;
+    unsigned nr = 0, nr_singles = 0;
+
+    (void)state;
+    env_start(BASE, NR_FRAMES, 1);
+    rng_seed(&rng, env_seed("bad frames"));
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        assert_int_equal(buddy_alloc(ORDER_2M, FRAME_GUEST, 1, 0, &block[i]), HV_OK);
+    }
+    while (nr < BAD) {
+        bad[nr] = mfn_add(block[rng_below(&rng, BLOCKS)], rng_below(&rng, 512));
+        unsigned same = 0;
+        while (bad[same].n != bad[nr].n) {
+            same++;
+        }
+        assert_int_equal(buddy_retire(bad[nr], &holder), HV_EBUSY);
+        nr += same == nr;
+    }
+    /* More than fit wait in vain, and change nothing. */
+    for (uint64_t i = 0, refused = 0; refused == 0; i++) {
+        enum hv_err err = buddy_retire(mfn_add(block[0], i), &holder);
+
+        refused += err == HV_ENOMEM;
+        if (err == HV_EBUSY && frame_of(block[0])->use == FRAME_GUEST) {
+            bool known = false;
+            for (unsigned k = 0; k < nr; k++) {
+                known |= bad[k].n == block[0].n + i;
+            }
+            if (!known) {
+                bad[nr++] = mfn_add(block[0], i);
+            }
+        }
+    }
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        buddy_free(block[i], ORDER_2M);
+        assert_true(mm_audit());
+    }
+    assert_int_equal(retired(), nr);
+    while (buddy_alloc(0, FRAME_GUEST, 1, 0, &singles[nr_singles]) == HV_OK) {
+        for (unsigned i = 0; i < nr; i++) {
+            assert_true(singles[nr_singles].n != bad[i].n);
+        }
+        nr_singles++;
+    }
+    assert_int_equal(nr_singles, env_idle_frames() - nr);
+    while (nr_singles > 0) {
+        buddy_free(singles[--nr_singles], 0);
+    }
+    for (unsigned i = 0; i < nr; i++) {
+        revive(bad[i]);
+    }
+    env_stop();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -353,6 +479,7 @@ int main(void)
         cmocka_unit_test(fast_path_never_waits), cmocka_unit_test(low_memory_on_request),
         cmocka_unit_test(exact_blocks),          cmocka_unit_test(gigabytes_set_aside),
         cmocka_unit_test(misuse_panics),         cmocka_unit_test(audit_sees_damage),
+        cmocka_unit_test(bad_frames_retire),     cmocka_unit_test(bad_frames_in_blocks),
     };
 
     return cmocka_run_group_tests_name("buddy", tests, NULL, NULL);

@@ -74,7 +74,7 @@ static void test_accepts(void **state)
                            "cmdline = root=/dev/ram0 x#y\r\n"
                            "cpu_shares = 700"),
                      HV_OK);
-    assert_true(config.host.seed == 42);
+    assert_true(config.host.have_seed && config.host.seed == 42);
     assert_int_equal(config.host.log_level, 3);
     assert_int_equal(config.nr_vms, 2);
     const struct vm_config *a = &config.vms[0];

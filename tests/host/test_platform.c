@@ -16,6 +16,7 @@
 #include "kernel/devices/vmware.h"
 #include "kernel/devices/vpit.h"
 #include "kernel/devices/vrtc.h"
+#include "kernel/lib/random.h"
 #include "kernel/lib/rng.h"
 #include "kernel/vm/guestmem.h"
 #include "tests/host/fakevm.h"
@@ -297,6 +298,38 @@ static void test_smbios(void **state)
     assert_true(contains("Ballast"));
 }
 
+/* The UUID in the structure of type 1, which follows that of type 0. */
+static void read_uuid(uint8_t uuid[16])
+{
+    gpa_t rsdp;
+    memset(low_memory, 0, sizeof low_memory);
+    assert_int_equal(acpi_tables_write(&fake.vm, &rsdp), HV_OK);
+    uint64_t table = get(0xf0018, 4);
+    for (table += low_memory[table + 1]; get(table, 2); table++) {}
+    assert_int_equal(low_memory[table + 2], 1);
+    memcpy(uuid, low_memory + table + 2 + 8, 16);
+}
+
+/* Seed and name of a VM decide its UUID, whatever was drawn for others. */
+static void test_uuid(void **state)
+{
+    (void)state;
+    uint8_t first[16], other[16], again[16];
+    random_set_seed(1);
+    read_uuid(first);
+    assert_int_equal(first[7] >> 4, 4);
+    assert_int_equal(first[8] >> 6, 2);
+    strcpy(fake.vm.config.name, "other");
+    read_uuid(other);
+    assert_memory_not_equal(first, other, 16);
+    strcpy(fake.vm.config.name, "fake");
+    read_uuid(again);
+    assert_memory_equal(first, again, 16);
+    random_set_seed(2);
+    read_uuid(again);
+    assert_memory_not_equal(first, again, 16);
+}
+
 static void test_garbage(void **state)
 {
     (void)state;
@@ -319,9 +352,9 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_endings),      TEST(test_absent),    TEST(test_vmware),
-        TEST(test_pit_channel2), TEST(test_pit_latch), TEST(test_rtc),
-        TEST(test_acpi),         TEST(test_smbios),    TEST(test_garbage),
+        TEST(test_endings),   TEST(test_absent),  TEST(test_vmware), TEST(test_pit_channel2),
+        TEST(test_pit_latch), TEST(test_rtc),     TEST(test_acpi),   TEST(test_smbios),
+        TEST(test_uuid),      TEST(test_garbage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "kernel/lib/rng.h"
+#include "kernel/lib/random.h"
 
 /* The reference implementations of xoshiro256** with the state 1, 2, 3, 4. */
 static void test_known_values(void **state)
@@ -74,12 +74,39 @@ static void test_below(void **state)
     }
 }
 
+/* Streams repeat under their seed, and differ by seed, purpose and name. */
+static void test_streams(void **state)
+{
+    static const char *const names[][2] = {
+        {"a", "b"}, {"a", ""}, {"ab", ""}, {"", "ab"}, {"b", "a"}};
+    uint64_t first[5][2];
+    struct rng r;
+
+    (void)state;
+    for (unsigned seed = 0; seed < 2; seed++) {
+        random_set_seed(seed);
+        for (unsigned i = 0; i < 5; i++) {
+            random_stream(&r, names[i][0], names[i][1]);
+            first[i][seed] = rng_next(&r);
+            for (unsigned k = 0; k < i; k++) {
+                assert_true(first[k][seed] != first[i][seed]);
+            }
+        }
+    }
+    for (unsigned i = 0; i < 5; i++) {
+        assert_true(first[i][0] != first[i][1]);
+        random_stream(&r, names[i][0], names[i][1]);
+        assert_true(rng_next(&r) == first[i][1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_known_values),
         cmocka_unit_test(test_repeats),
         cmocka_unit_test(test_below),
+        cmocka_unit_test(test_streams),
     };
     return cmocka_run_group_tests_name("rng", tests, NULL, NULL);
 }

@@ -4,7 +4,7 @@ test_loader_SRCS := kernel/vm/loader.c kernel/vm/loader_linux.c kernel/vm/loader
 test_bootinfo_SRCS := boot/bootinfo.c boot/bootinfo_mb2.c boot/bootinfo_pvh.c
 
 # mm/ with its surroundings on the host.
-MM_ENV_SRCS := tests/host/env.c kernel/lib/rng.c mm/audit.c mm/frame.c mm/buddy.c mm/buddy_audit.c mm/slab.c
+MM_ENV_SRCS := tests/host/env.c kernel/lib/rng.c mm/audit.c mm/frame.c mm/buddy.c mm/buddy_audit.c mm/buddy_init.c mm/buddy_retire.c mm/slab.c
 MM_PT_SRCS := tests/host/refmmu.c mm/flush.c mm/pt/pt.c mm/pt/pt_visit.c mm/pt/fmt_x86.c
 MM_P2M_SRCS := mm/p2m.c mm/p2m_touch.c mm/p2m_audit.c
 test_buddy_SRCS := $(MM_ENV_SRCS)
@@ -20,9 +20,9 @@ test_acpi_SRCS := arch/x86_64/acpi_tables.c kernel/lib/rng.c kernel/lib/string.c
 # Console, configuration, library.
 test_string_SRCS :=
 test_printf_SRCS := kernel/lib/string.c
-test_rng_SRCS := kernel/lib/rng.c
+test_rng_SRCS := kernel/lib/random.c kernel/lib/rng.c
 test_parse_SRCS := kernel/lib/parse.c kernel/lib/string.c
-test_config_SRCS := kernel/vm/config.c kernel/lib/parse.c kernel/lib/string.c kernel/lib/printf.c kernel/lib/rng.c
+test_config_SRCS := kernel/vm/config.c kernel/vm/config_text.c kernel/lib/parse.c kernel/lib/string.c kernel/lib/printf.c kernel/lib/rng.c
 test_line_SRCS := kernel/shell/line.c kernel/drivers/term.c kernel/lib/string.c kernel/lib/rng.c
 test_logring_SRCS := kernel/logring.c kernel/lib/string.c kernel/lib/rng.c
 test_term_SRCS := kernel/drivers/term.c kernel/drivers/keymap.c kernel/lib/string.c kernel/lib/rng.c
@@ -37,7 +37,7 @@ test_vlapic_SRCS := tests/host/fakevm.c $(VLAPIC_SRCS) kernel/lib/rng.c
 test_vioapic_SRCS := tests/host/fakevm.c kernel/devices/bus.c kernel/devices/vioapic.c kernel/lib/rng.c
 test_vuart_SRCS := tests/host/fakevm.c kernel/devices/bus.c kernel/devices/vuart.c kernel/lib/rng.c
 test_platform_SRCS := tests/host/fakevm.c $(addprefix kernel/devices/,bus.c platform.c vmware.c vpit.c \
-                      vrtc.c acpi_tables.c smbios.c) kernel/lib/rng.c kernel/lib/printf.c kernel/lib/string.c
+                      vrtc.c acpi_tables.c smbios.c) kernel/lib/random.c kernel/lib/rng.c kernel/lib/printf.c kernel/lib/string.c
 test_decode_SRCS := kernel/emul/decode.c kernel/lib/rng.c
 EMUL_SRCS := $(addprefix kernel/emul/,alu.c decode.c emul.c exec_alu.c exec_mov.c exec_string.c operand.c)
 test_emul_SRCS := tests/host/fakevm.c $(EMUL_SRCS) kernel/lib/rng.c kernel/lib/printf.c
