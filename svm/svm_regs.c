@@ -34,6 +34,7 @@ uint64_t svm_get_reg(struct vcpu *v, enum hv_reg reg)
         return m->save.dr7;
     case REG_TPR:
         return m->ctl.int_control & INTCTL_TPR_MASK;
+    case REG_PDPTE0 ... REG_PDPTE3: /* walked from memory */
     case NR_HV_REGS:
         break;
     }
@@ -84,6 +85,7 @@ void svm_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
             (m->ctl.int_control & ~INTCTL_TPR_MASK) | ((uint32_t)value & INTCTL_TPR_MASK);
         svm_dirty(m, CLEAN_INT);
         break;
+    case REG_PDPTE0 ... REG_PDPTE3:
     case NR_HV_REGS:
         break;
     }

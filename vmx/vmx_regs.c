@@ -301,6 +301,8 @@ uint64_t vmx_get_reg(struct vcpu *v, enum hv_reg reg)
         return vmx_get(v, VC_DR7);
     case REG_TPR:
         return s->apic_page[APIC_PAGE_TPR] >> 4 & 0xf;
+    case REG_PDPTE0 ... REG_PDPTE3:
+        return vmx_get(v, VC_PDPTE + (reg - REG_PDPTE0));
     case NR_HV_REGS:
         break;
     }
@@ -353,6 +355,9 @@ void vmx_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
         break;
     case REG_TPR:
         s->apic_page[APIC_PAGE_TPR] = (uint32_t)(value & 0xf) << 4;
+        break;
+    case REG_PDPTE0 ... REG_PDPTE3:
+        vmx_set(v, VC_PDPTE + (reg - REG_PDPTE0), value);
         break;
     case NR_HV_REGS:
         break;

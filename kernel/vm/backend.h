@@ -130,7 +130,10 @@ enum hv_reg {
     REG_EFER,
     REG_DR6,
     REG_DR7,
-    REG_TPR /* CR8: bits 7:4 of the task priority */,
+    REG_TPR, /* CR8: bits 7:4 of the task priority */
+    /* The four top-level entries of PAE tables, where the processor keeps them in registers. */
+    REG_PDPTE0,
+    REG_PDPTE3 = REG_PDPTE0 + 3,
     NR_HV_REGS
 };
 

@@ -7,11 +7,14 @@
  */
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/fpu.h"
+#include "arch/x86_64/msr.h"
 #include "arch/x86_64/regs.h"
 #include "kernel/devices/vlapic.h"
 #include "kernel/emul/emul.h"
+#include "kernel/lib/string.h"
 #include "kernel/vm/cr_rules.h"
 #include "kernel/vm/exit.h"
+#include "kernel/vm/guestmem.h"
 
 #define TPR_MAX 15u
 
@@ -61,41 +64,76 @@ static void get_state(struct vcpu *v, struct cr_state *s)
     };
 }
 
-/* False: the guest gets a general-protection fault. */
-static bool write_cr(struct vcpu *v, unsigned cr, uint64_t value)
+/* The state once `value` is in that register. */
+static struct cr_state state_after(const struct cr_state *s, unsigned cr, uint64_t value)
 {
-    const uint64_t no_flush = BIT(63);
-    const uint64_t cr0_known = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP |
-                               CR0_AM | CR0_NW | CR0_CD | CR0_PG;
+    struct cr_state after = *s;
+
+    if (cr == 0) {
+        after.cr0 = value;
+    } else if (cr == 3) {
+        after.cr3 = value;
+    } else {
+        after.cr4 = value;
+    }
+    return after;
+}
+
+/*
+ * With PAE tables outside long mode, the write also loads the four top-level entries ("PDPTE
+ * Registers"). HV_EPERM: one of them has reserved bits set.
+ */
+static enum hv_err load_pdptes(struct vcpu *v, const struct cr_state *after)
+{
+    uint64_t entry[4];
+
+    if (!(after->cr0 & CR0_PG) || !(after->cr4 & CR4_PAE) || (after->efer & EFER_LME)) {
+        return HV_OK;
+    }
+    if (vcpu_in_section(v)) {
+        return HV_EAGAIN;
+    }
+    enum hv_err err = guestmem_read(v->vm, GPA(cr_rules_pdpt(after->cr3)), entry, sizeof(entry));
+    if (err == HV_ENOENT) {
+        memset(entry, 0xff, sizeof(entry)); /* as reads of nothing are */
+    } else if (err != HV_OK) {
+        return err;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(entry); i++) {
+        if (!cr_rules_pdpte(after, entry[i])) {
+            return HV_EPERM;
+        }
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(entry); i++) {
+        hv->set_reg(v, REG_PDPTE0 + i, entry[i]);
+    }
+    return HV_OK;
+}
+
+/* HV_EPERM: the guest gets a general-protection fault. HV_EAGAIN: not on the fast path. */
+static enum hv_err write_cr(struct vcpu *v, unsigned cr, uint64_t value)
+{
+    static const enum hv_reg regs[] = {[0] = REG_CR0, [3] = REG_CR3, [4] = REG_CR4};
     struct cr_state s;
 
-    get_state(v, &s);
-    switch (cr) {
-    case 0:
-        if (!cr_rules_cr0(&s, value)) {
-            return false;
-        }
-        hv->set_reg(v, REG_CR0, (value & cr0_known) | CR0_ET);
-        return true;
-    case 3:
-        if (!cr_rules_cr3(&s, value)) {
-            return false;
-        }
-        hv->set_reg(v, REG_CR3, (s.cr4 & CR4_PCIDE) ? value & ~no_flush : value);
-        return true;
-    case 4:
-        if (!cr_rules_cr4(&s, value)) {
-            return false;
-        }
-        hv->set_reg(v, REG_CR4, value);
-        return true;
-    default:
+    if (cr == 8) {
         if (value > TPR_MAX) {
-            return false;
+            return HV_EPERM;
         }
         vlapic_set_tpr(v->lapic, (uint8_t)(value << 4));
-        return true;
+        return HV_OK;
     }
+    get_state(v, &s);
+    if (!cr_rules_write(&s, cr, value)) {
+        return HV_EPERM;
+    }
+    value = cr_rules_kept(&s, cr, value);
+    const struct cr_state after = state_after(&s, cr, value);
+    enum hv_err err = load_pdptes(v, &after);
+    if (err == HV_OK) {
+        hv->set_reg(v, regs[cr], value);
+    }
+    return err;
 }
 
 static uint64_t read_cr(struct vcpu *v, unsigned cr)
@@ -131,9 +169,14 @@ enum exit_action cr_exit(struct vcpu *v, struct vm_exit *exit)
     uint64_t *reg = gpr_of(v, exit->cr.gpr, &rsp);
     if (exit->cr.write) {
         /* Not a move: CLTS or LMSW, whose result the decoder has worked out. */
-        if (!write_cr(v, exit->cr.cr, exit->cr.decoded ? *reg : value)) {
+        enum hv_err err = write_cr(v, exit->cr.cr, exit->cr.decoded ? *reg : value);
+
+        if (err == HV_EPERM) {
             vcpu_inject_gp(v);
             return ACT_RESUME;
+        }
+        if (err != HV_OK) {
+            return again(v, err);
         }
     } else if (exit->cr.decoded) {
         *reg = read_cr(v, exit->cr.cr);

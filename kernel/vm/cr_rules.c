@@ -55,3 +55,38 @@ bool cr_rules_cr4(const struct cr_state *s, uint64_t value)
     }
     return !pcid_on || (long_mode(s) && !(s->cr3 & CR3_PCID_BITS));
 }
+
+bool cr_rules_write(const struct cr_state *s, unsigned cr, uint64_t value)
+{
+    switch (cr) {
+    case 0:
+        return cr_rules_cr0(s, value);
+    case 3:
+        return cr_rules_cr3(s, value);
+    default:
+        return cr_rules_cr4(s, value);
+    }
+}
+
+uint64_t cr_rules_kept(const struct cr_state *s, unsigned cr, uint64_t value)
+{
+    const uint64_t cr0_known =
+        CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
+
+    if (cr == 0) {
+        return (value & cr0_known) | CR0_ET;
+    }
+    return cr == 3 && (s->cr4 & CR4_PCIDE) ? value & ~CR3_NO_FLUSH : value;
+}
+
+uint64_t cr_rules_pdpt(uint64_t cr3)
+{
+    return cr3 & 0xffffffe0;
+}
+
+bool cr_rules_pdpte(const struct cr_state *s, uint64_t entry)
+{
+    const uint64_t present = 1, reserved = 0x1e6;
+
+    return !(entry & present) || (!(entry & reserved) && entry >> s->phys_bits == 0);
+}

@@ -14,6 +14,7 @@
 #include "kernel/log.h"
 #include "kernel/main.h"
 #include "kernel/vm/exit.h"
+#include "kernel/vm/guestmem.h"
 #include "kernel/vm/loader.h"
 #include "mm/p2m.h"
 #include "mm/view.h"
@@ -156,6 +157,26 @@ static enum hv_err find_image(const struct vm *vm, const char *what, const char 
     return HV_OK;
 }
 
+/* See BACKEND_IDENTITY_MAP. What the guest does to it hurts the guest alone. */
+static enum hv_err write_identity_map(struct vm *vm)
+{
+    const uint32_t large_page = 0xe7; /* present, writable, user, accessed, dirty, 4 MiB */
+    uint32_t table[256];
+    enum hv_err err = HV_OK;
+
+    if (hv_caps.unrestricted) {
+        return HV_OK;
+    }
+    for (uint32_t i = 0; i < PAGE_SIZE / sizeof(uint32_t) && err == HV_OK; i += ARRAY_SIZE(table)) {
+        for (uint32_t j = 0; j < ARRAY_SIZE(table); j++) {
+            table[j] = (i + j) << 22 | large_page;
+        }
+        err = guestmem_write(vm, GPA(BACKEND_IDENTITY_MAP + i * sizeof(uint32_t)), table,
+                             sizeof(table));
+    }
+    return err;
+}
+
 static enum hv_err load_images(struct vm *vm)
 {
     struct loader_request req = {.vm = vm, .cmdline = vm->config.cmdline};
@@ -175,6 +196,11 @@ static enum hv_err load_images(struct vm *vm)
         return err;
     }
     req.rsdp = rsdp.a;
+    err = write_identity_map(vm);
+    if (err != HV_OK) {
+        log_error("vm %s: cannot write the identity map: %s", vm->config.name, hv_strerror(err));
+        return err;
+    }
     err = loader_load(&req, &entry);
     if (err != HV_OK) {
         log_error("vm %s: %s", vm->config.name, req.error);

@@ -79,12 +79,34 @@ static void test_cr4(void **state)
     assert_false(cr_rules_cr4(&s, CR4_PCIDE));
 }
 
+static void test_kept(void **state)
+{
+    struct cr_state s = long64;
+
+    (void)state;
+    assert_int_equal(cr_rules_kept(&s, 0, CR0_PE | BIT(7)), CR0_PE | CR0_ET);
+    assert_int_equal(cr_rules_kept(&s, 3, 0x5000), 0x5000);
+    s.cr4 |= CR4_PCIDE;
+    assert_int_equal(cr_rules_kept(&s, 3, BIT(63) | 0x5001), 0x5001);
+    assert_int_equal(cr_rules_kept(&s, 4, CR4_PAE), CR4_PAE);
+}
+
+static void test_pdptes(void **state)
+{
+    (void)state;
+    assert_int_equal(cr_rules_pdpt(0xabcdef3f), 0xabcdef20);
+    assert_true(cr_rules_pdpte(&real, 0));
+    assert_true(cr_rules_pdpte(&real, 0x1e6));
+    assert_true(cr_rules_pdpte(&real, 0x5001));
+    assert_false(cr_rules_pdpte(&real, 0x5003));
+    assert_false(cr_rules_pdpte(&real, BIT(40) | 1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cr0),
-        cmocka_unit_test(test_cr3),
-        cmocka_unit_test(test_cr4),
+        cmocka_unit_test(test_cr0),  cmocka_unit_test(test_cr3),    cmocka_unit_test(test_cr4),
+        cmocka_unit_test(test_kept), cmocka_unit_test(test_pdptes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
