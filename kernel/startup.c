@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Configuration at start. The parsed configuration lives only while this runs: each VM keeps a copy
+ * From boot to running VMs. The parsed configuration lives only while this runs: each VM keeps a copy
  * of its own section.
  */
 #include "kernel/startup.h"
@@ -12,6 +12,7 @@
 #include "kernel/lib/random.h"
 #include "kernel/log.h"
 #include "kernel/main.h"
+#include "kernel/vm/badmem.h"
 #include "kernel/vm/config.h"
 #include "kernel/vm/vm.h"
 #include "mm/buddy.h"
@@ -113,6 +114,7 @@ void startup_vms(const struct boot_info *info)
 {
     const struct host_config none = {.have_seed = false};
 
+    badmem_start();
     if (bootinfo_module(info, CONFIG_FILE) == NULL) {
         log_warn("no module " CONFIG_FILE ": no VMs; the shell comes up");
     }

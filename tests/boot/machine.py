@@ -8,6 +8,7 @@ kept in BUILD/tests/boot/NAME.log, which a failure names.
 import os
 import re
 import shutil
+import socket
 import sys
 import time
 
@@ -56,8 +57,7 @@ class Machine:
     """One run of the emulator. Use as a context manager."""
 
     def __init__(self, name, cpu="EPYC,+svm", smp=1, mem="1G", boot=None, modules=None,
-                 cmdline="", extra=(), limit=120, machine="q35",
-                 reboot=False):
+                 cmdline="", extra=(), limit=120, machine="q35", reboot=False, monitor=False):
         self.name = name
         self.limit = limit * SLOW
         self.dir = os.path.join(BUILD, "tests", "boot")
@@ -82,6 +82,11 @@ class Machine:
                 argv += ["-initrd", initrd]
         else:
             argv += boot
+        self.socket = os.path.join(self.dir, name + ".sock")
+        if monitor:
+            if os.path.exists(self.socket):
+                os.remove(self.socket)
+            argv += ["-monitor", "unix:%s,server,nowait" % self.socket]
         self.argv = argv + list(extra)
         self.child = None
 
@@ -129,6 +134,15 @@ class Machine:
         self.expect(re.escape(line) + r"\r*\n", timeout)
         self.expect(re.escape(PROMPT), timeout)
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.child.before).replace("\r", "")
+
+    def monitor(self, *lines, pause=0.2):
+        """Give lines to the emulator's own monitor (constructed with monitor=True)."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(self.socket)
+            for line in lines:
+                time.sleep(pause)
+                s.send((line + "\n").encode())
+            time.sleep(1)
 
     def wait_for(self, line, pattern, timeout=60, every=0.5):
         """Repeat a shell command until its output matches; the match object."""

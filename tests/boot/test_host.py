@@ -3,8 +3,6 @@
 
 import os
 import re
-import socket
-import time
 
 from machine import Machine, conf, guest_elf, linux_modules, linux_vm
 
@@ -25,16 +23,6 @@ def test_svm_log_survives_reset():
         m.poweroff()
 
 
-def _monitor(path, lines, pause=0.2):
-    s = socket.socket(socket.AF_UNIX)
-    s.connect(path)
-    for line in lines:
-        time.sleep(pause)
-        s.send((line + "\n").encode())
-    time.sleep(1)
-    s.close()
-
-
 def _lit_pixels(path):
     with open(path, "rb") as f:
         head = f.readline() + f.readline() + f.readline()
@@ -45,19 +33,16 @@ def _lit_pixels(path):
 
 def test_svm_screen_keyboard():
     """The screen shows what the serial port says; keys typed there are commands."""
-    with Machine("svm_screen_keyboard", limit=60, mem="256M", modules={"ballast.conf": ""}) as probe:
-        monitor = os.path.join(probe.dir, "svm_screen_keyboard.sock")
-        picture = os.path.join(probe.dir, "svm_screen_keyboard.ppm")
-        for old in (monitor, picture):
-            if os.path.exists(old):
-                os.remove(old)
     with Machine("svm_screen_keyboard", limit=60, mem="256M", modules={"ballast.conf": ""},
-                 extra=["-vga", "std", "-monitor", "unix:%s,server,nowait" % monitor]) as m:
+                 extra=["-vga", "std"], monitor=True) as m:
+        picture = os.path.join(m.dir, "svm_screen_keyboard.ppm")
+        if os.path.exists(picture):
+            os.remove(picture)
         m.prompt()
-        _monitor(monitor, ["sendkey %s" % k for k in ("shift-v", "backspace", "v", "m", "s", "ret")])
+        m.monitor(*["sendkey %s" % k for k in ("shift-v", "backspace", "v", "m", "s", "ret")])
         m.expect(r"0 VMs: 0 running", 20)
         m.prompt()
-        _monitor(monitor, ["screendump " + picture])
+        m.monitor("screendump " + picture)
         assert _lit_pixels(picture) > 2000, "the screen is dark"
         m.poweroff()
 
