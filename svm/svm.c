@@ -40,6 +40,7 @@ static enum hv_err missing(struct backend_caps *caps, const char *what)
 static enum hv_err svm_probe(struct backend_caps *caps)
 {
     const struct cpu_features *f = &cpu_features;
+    uint64_t vm_cr;
 
     caps->name = "SVM";
     caps->present = f->svm;
@@ -47,7 +48,8 @@ static enum hv_err svm_probe(struct backend_caps *caps)
         return missing(caps, "SVM: CPUID 80000001H does not offer it (AMD processors: switch on "
                              "\"SVM Mode\" or \"Virtualization\" in the firmware)");
     }
-    if (rdmsr(MSR_VM_CR) & VM_CR_SVMDIS) {
+    /* Emulators of early processors have no VM_CR: then nothing can have switched SVM off. */
+    if (rdmsr_safe(MSR_VM_CR, &vm_cr) && (vm_cr & VM_CR_SVMDIS)) {
         return missing(caps, "SVM: switched off by firmware (VM_CR.SVMDIS): switch on \"SVM Mode\" "
                              "in the firmware's CPU options");
     }
