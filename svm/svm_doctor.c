@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * See svm_doctor.h. Every rule is one call of expect(): field, value, what must hold, where the
+ * See svm_doctor.h. Every rule is one call of doctor_expect(): field, value, what must hold, where the
  * manual says so.
  */
 #include "svm/svm_doctor.h"
@@ -15,33 +15,18 @@ static const char consistency[] = "Canonicalization and Consistency Checks";
 static const char injection[] = "Event Injection";
 static const char nested[] = "Nested Paging";
 
-struct doctor {
-    svm_doctor_report_t report;
-    void *arg;
-    unsigned violations;
-};
-
-static void expect(struct doctor *d, bool holds, const char *field, uint64_t value,
-                   const char *rule, const char *section)
-{
-    if (!holds) {
-        d->violations++;
-        d->report(d->arg, field, value, rule, section);
-    }
-}
-
 static void check_control_registers(struct doctor *d, const struct vmcb_save *s,
                                     const struct svm_limits *l)
 {
-    expect(d, (s->cr0 & CR0_CD) || !(s->cr0 & CR0_NW), "CR0", s->cr0,
-           "NW may not be set while CD is clear", consistency);
-    expect(d, (s->cr0 >> 32) == 0, "CR0", s->cr0, "bits 63:32 are zero", consistency);
-    expect(d, (s->cr3 >> l->phys_bits) == 0, "CR3", s->cr3,
-           "bits above the physical address size are zero", consistency);
-    expect(d, (s->cr4 & l->cr4_reserved) == 0, "CR4", s->cr4, "reserved bits are zero",
-           consistency);
-    expect(d, (s->dr6 >> 32) == 0, "DR6", s->dr6, "bits 63:32 are zero", consistency);
-    expect(d, (s->dr7 >> 32) == 0, "DR7", s->dr7, "bits 63:32 are zero", consistency);
+    doctor_expect(d, (s->cr0 & CR0_CD) || !(s->cr0 & CR0_NW), "CR0", s->cr0,
+                  "NW may not be set while CD is clear", consistency);
+    doctor_expect(d, (s->cr0 >> 32) == 0, "CR0", s->cr0, "bits 63:32 are zero", consistency);
+    doctor_expect(d, (s->cr3 >> l->phys_bits) == 0, "CR3", s->cr3,
+                  "bits above the physical address size are zero", consistency);
+    doctor_expect(d, (s->cr4 & l->cr4_reserved) == 0, "CR4", s->cr4, "reserved bits are zero",
+                  consistency);
+    doctor_expect(d, (s->dr6 >> 32) == 0, "DR6", s->dr6, "bits 63:32 are zero", consistency);
+    doctor_expect(d, (s->dr7 >> 32) == 0, "DR7", s->dr7, "bits 63:32 are zero", consistency);
 }
 
 static void check_long_mode(struct doctor *d, const struct vmcb_save *s, const struct svm_limits *l)
@@ -49,17 +34,18 @@ static void check_long_mode(struct doctor *d, const struct vmcb_save *s, const s
     const uint16_t attr_long = 0x200, attr_default = 0x400;
     bool paged_long = (s->efer & EFER_LME) && (s->cr0 & CR0_PG);
 
-    expect(d, (s->efer & EFER_SVME) != 0, "EFER", s->efer, "SVME is set", consistency);
-    expect(d, (s->efer & l->efer_reserved) == 0, "EFER", s->efer, "reserved bits are zero",
-           consistency);
-    expect(d, !paged_long || (s->cr4 & CR4_PAE), "CR4", s->cr4,
-           "PAE is set when EFER.LME and CR0.PG are", consistency);
-    expect(d, !paged_long || (s->cr0 & CR0_PE), "CR0", s->cr0,
-           "PE is set when EFER.LME and CR0.PG are", consistency);
-    expect(d,
-           !(paged_long && (s->cr4 & CR4_PAE) && (s->cs.attr & attr_long) &&
-             (s->cs.attr & attr_default)),
-           "CS attributes", s->cs.attr, "L and D are not both set in long mode", consistency);
+    doctor_expect(d, (s->efer & EFER_SVME) != 0, "EFER", s->efer, "SVME is set", consistency);
+    doctor_expect(d, (s->efer & l->efer_reserved) == 0, "EFER", s->efer, "reserved bits are zero",
+                  consistency);
+    doctor_expect(d, !paged_long || (s->cr4 & CR4_PAE), "CR4", s->cr4,
+                  "PAE is set when EFER.LME and CR0.PG are", consistency);
+    doctor_expect(d, !paged_long || (s->cr0 & CR0_PE), "CR0", s->cr0,
+                  "PE is set when EFER.LME and CR0.PG are", consistency);
+    doctor_expect(d,
+                  !(paged_long && (s->cr4 & CR4_PAE) && (s->cs.attr & attr_long) &&
+                    (s->cs.attr & attr_default)),
+                  "CS attributes", s->cs.attr, "L and D are not both set in long mode",
+                  consistency);
 }
 
 static void check_intercepts(struct doctor *d, const struct vmcb_control *c,
@@ -67,15 +53,16 @@ static void check_intercepts(struct doctor *d, const struct vmcb_control *c,
 {
     uint64_t limit = BIT(l->phys_bits);
 
-    expect(d, (c->intercept2 & ICEPT2_VMRUN) != 0, "intercepts", c->intercept2,
-           "the VMRUN intercept is set", consistency);
-    expect(d, c->msrpm_pa <= limit - MSRPM_BYTES, "MSRPM_BASE_PA", c->msrpm_pa,
-           "the map ends within the physical address space", consistency);
-    expect(d, c->iopm_pa <= limit - IOPM_BYTES, "IOPM_BASE_PA", c->iopm_pa,
-           "the map ends within the physical address space", consistency);
-    expect(d, c->asid != 0, "guest ASID", c->asid, "not 0, which is the host's", consistency);
-    expect(d, c->asid < l->nr_asids, "guest ASID", c->asid, "below the number of ASIDs",
-           consistency);
+    doctor_expect(d, (c->intercept2 & ICEPT2_VMRUN) != 0, "intercepts", c->intercept2,
+                  "the VMRUN intercept is set", consistency);
+    doctor_expect(d, c->msrpm_pa <= limit - MSRPM_BYTES, "MSRPM_BASE_PA", c->msrpm_pa,
+                  "the map ends within the physical address space", consistency);
+    doctor_expect(d, c->iopm_pa <= limit - IOPM_BYTES, "IOPM_BASE_PA", c->iopm_pa,
+                  "the map ends within the physical address space", consistency);
+    doctor_expect(d, c->asid != 0, "guest ASID", c->asid, "not 0, which is the host's",
+                  consistency);
+    doctor_expect(d, c->asid < l->nr_asids, "guest ASID", c->asid, "below the number of ASIDs",
+                  consistency);
 }
 
 static void check_nested(struct doctor *d, const struct vmcb *m, const struct svm_limits *l)
@@ -83,13 +70,13 @@ static void check_nested(struct doctor *d, const struct vmcb *m, const struct sv
     if (!(m->ctl.np_control & NPCTL_ENABLE)) {
         return;
     }
-    expect(d, m->ctl.ncr3 != 0 && (m->ctl.ncr3 >> l->phys_bits) == 0, "N_CR3", m->ctl.ncr3,
-           "a table below the physical address size", nested);
+    doctor_expect(d, m->ctl.ncr3 != 0 && (m->ctl.ncr3 >> l->phys_bits) == 0, "N_CR3", m->ctl.ncr3,
+                  "a table below the physical address size", nested);
     for (unsigned i = 0; i < 8; i++) {
         uint8_t type = (uint8_t)(m->save.pat >> (8 * i));
 
-        expect(d, type != 2 && type != 3 && type < 8, "G_PAT", m->save.pat,
-               "each byte is a memory type (0, 1, 4-7)", nested);
+        doctor_expect(d, type != 2 && type != 3 && type < 8, "G_PAT", m->save.pat,
+                      "each byte is a memory type (0, 1, 4-7)", nested);
     }
 }
 
@@ -102,13 +89,13 @@ static void check_injection(struct doctor *d, const struct vmcb_control *c)
     if (!(word & EVINJ_VALID)) {
         return;
     }
-    expect(d, type != 1 && type < 5, "EVENTINJ", word, "a defined event type", injection);
-    expect(d, type != EVINJ_TYPE_EXCEPTION || (vector < 32 && vector != EXC_NMI), "EVENTINJ", word,
-           "an exception's vector is below 32 and not 2", injection);
+    doctor_expect(d, type != 1 && type < 5, "EVENTINJ", word, "a defined event type", injection);
+    doctor_expect(d, type != EVINJ_TYPE_EXCEPTION || (vector < 32 && vector != EXC_NMI), "EVENTINJ",
+                  word, "an exception's vector is below 32 and not 2", injection);
 }
 
 unsigned svm_doctor_check(const struct vmcb *m, const struct svm_limits *limits,
-                          svm_doctor_report_t report, void *arg)
+                          doctor_report_t report, void *arg)
 {
     struct doctor d = {.report = report, .arg = arg};
 

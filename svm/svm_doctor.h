@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "kernel/vm/doctor.h"
 #include "svm/vmcb.h"
 
 struct svm_limits {
@@ -14,10 +15,6 @@ struct svm_limits {
     uint64_t efer_reserved;
 };
 
-/* Called once per violation. `section` is a title of the manual. */
-typedef void (*svm_doctor_report_t)(void *arg, const char *field, uint64_t value, const char *rule,
-                                    const char *section);
-
 /* Number of violations in `m`. */
 unsigned svm_doctor_check(const struct vmcb *m, const struct svm_limits *limits,
-                          svm_doctor_report_t report, void *arg);
+                          doctor_report_t report, void *arg);

@@ -16,6 +16,7 @@ test_nested_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c
 test_runq_SRCS := kernel/sched/runq.c
 test_timerq_SRCS := kernel/sched/timerq.c
 test_ept_SRCS := $(MM_ENV_SRCS) mm/flush.c mm/pt/pt.c mm/pt/pt_visit.c mm/pt/fmt_ept.c
+test_svm_doctor_SRCS := svm/svm_doctor.c svm/vmcb.c
 test_vmx_doctor_SRCS := vmx/vmx_doctor.c
 test_mtrr_SRCS := arch/x86_64/mtrr_type.c
 test_cr_rules_SRCS := kernel/vm/cr_rules.c
