@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a VM costs beyond its memory, as `mem` prints it."""
+
+import re
+
+import pytest
+
+from machine import Machine, conf, guest_elf
+
+
+@pytest.mark.parametrize("pages,limit_kib", [("auto", 1024), ("off", 1536)])
+def test_svm_overhead(pages, limit_kib):
+    """A VM of 256 MiB with every page touched: the most tables that it can have."""
+    vm = ("full", {"memory": "256M", "kernel": "memtouch.elf", "output": "log", "largepages": pages,
+                   "cmdline": "name=full end=halt rounds=0"})
+    with Machine("svm_overhead_" + pages, mem="512M", limit=120,
+                 modules={"ballast.conf": conf(vm, seed=1),
+                          "memtouch.elf": guest_elf("memtouch")}) as m:
+        m.expect(r"\[full\] SUMMARY passed \d+ failed 0", 100)
+        m.send("\r")
+        m.prompt()
+        mem = m.command("mem")
+        row = re.search(r"^full\s+256\.0\s+([\d.]+)\s+[\d.]+\s+(\d+)", mem, re.M)
+        assert row and float(row.group(1)) > 250, mem
+        assert int(row.group(2)) <= limit_kib, mem
+        m.poweroff()
