@@ -23,10 +23,15 @@ bool mm_audit_gone(uint32_t owner)
     buddy_count_owner(owner, left);
     for (unsigned use = 0; use < NR_FRAME_USES; use++) {
         if (left[use] != 0) {
-            env_log("audit: VM %u is gone and left %llu frames of use %u", owner,
-                    (unsigned long long)left[use], use);
+            env_log("audit: %llu %s frames remain after their VM %u was destroyed",
+                    (unsigned long long)left[use], buddy_use_name((enum frame_use)use), owner);
             gone = false;
         }
+    }
+    if (kmalloc_bytes(owner) != 0) {
+        env_log("audit: %llu bytes of small objects remain after their VM %u was destroyed",
+                (unsigned long long)kmalloc_bytes(owner), owner);
+        gone = false;
     }
     return gone;
 }

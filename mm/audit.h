@@ -10,5 +10,6 @@
 /* Recount the frame table, the allocator's lists and caches, and the small objects. Logs what
  * disagrees; true if nothing does. Slow; stops allocation meanwhile. No lock held. */
 bool mm_audit(void);
-/* Does no frame carry this owner any more? For after its VM was destroyed; logs what is left. */
+/* Does no frame and no small object carry this owner any more? For after its VM was destroyed; logs
+ * what is left. */
 bool mm_audit_gone(uint32_t owner);

@@ -24,6 +24,9 @@ enum frame_use {
     NR_FRAME_USES
 };
 
+/* "guest", "p2m", ... for messages. */
+const char *buddy_use_name(enum frame_use use);
+
 #define OWNER_HOST 0u /* VM ids start at 1 */
 #define OWNER_MAX 0xffffu
 

@@ -72,6 +72,22 @@ void buddy_count_owner(uint32_t owner, uint64_t out[NR_FRAME_USES])
     buddy_unlock_all(nr);
 }
 
+const char *buddy_use_name(enum frame_use use)
+{
+    static const char *const names[NR_FRAME_USES] = {
+        [FRAME_RESERVED] = "reserved",
+        [FRAME_FREE] = "free",
+        [FRAME_HOST] = "host",
+        [FRAME_GUEST] = "guest",
+        [FRAME_P2M] = "p2m",
+        [FRAME_VIEW] = "view",
+        [FRAME_VM] = "VM",
+        [FRAME_RETIRED] = "retired",
+    };
+
+    return (unsigned)use < NR_FRAME_USES ? names[use] : "?";
+}
+
 static bool agrees(const char *what, uint64_t counted, uint64_t kept)
 {
     if (counted != kept) {
@@ -119,16 +135,6 @@ static bool audit_lists(void)
 
 bool buddy_audit(void)
 {
-    static const char *const use_name[NR_FRAME_USES] = {
-        [FRAME_RESERVED] = "reserved frames",
-        [FRAME_FREE] = "free frames",
-        [FRAME_HOST] = "host frames",
-        [FRAME_GUEST] = "guest frames",
-        [FRAME_P2M] = "p2m frames",
-        [FRAME_VIEW] = "view frames",
-        [FRAME_VM] = "VM frames",
-        [FRAME_RETIRED] = "retired frames",
-    };
     uint64_t used[NR_FRAME_USES] = {0};
     uint64_t blocks[BUDDY_ORDERS] = {0};
     struct buddy_stats kept;
@@ -153,7 +159,7 @@ bool buddy_audit(void)
         at += BIT(order);
     }
     for (unsigned use = 0; use < NR_FRAME_USES; use++) {
-        ok &= agrees(use_name[use], used[use], kept.used[use]);
+        ok &= agrees(buddy_use_name((enum frame_use)use), used[use], kept.used[use]);
     }
     for (unsigned order = 0; order < BUDDY_ORDERS; order++) {
         ok &= agrees("free blocks of an order", blocks[order], kept.free_blocks[order]);

@@ -18,11 +18,6 @@ void firmware_probe(void)
     x2apic_at_entry = rdmsr_safe(MSR_APIC_BASE, &base) && (base & APIC_BASE_X2APIC) != 0;
 }
 
-bool firmware_forced_x2apic(void)
-{
-    return x2apic_at_entry;
-}
-
 static const char *svm_remark(void)
 {
     uint64_t vm_cr;

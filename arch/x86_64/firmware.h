@@ -11,7 +11,5 @@ struct boot_info;
 
 /* Note how the firmware left the processor. Boot processor, before lapic_init changes it. */
 void firmware_probe(void);
-/* The firmware had the local APICs in x2APIC mode. */
-bool firmware_forced_x2apic(void);
 /* Call fn once per remark, in words. After acpi_init. Returns how many. */
 unsigned firmware_remarks(const struct boot_info *info, void (*fn)(const char *text));

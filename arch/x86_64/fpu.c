@@ -73,16 +73,6 @@ uint64_t fpu_xcr0_mask(void)
     return xcr0_mask;
 }
 
-uint64_t fpu_xss_mask(void)
-{
-    return XSS_OFFERED;
-}
-
-uint32_t fpu_area_size(void)
-{
-    return area_size;
-}
-
 struct fpu_state *fpu_alloc(uint32_t owner)
 {
     struct fpu_state *st = kmalloc(sizeof(*st) + AREA_ALIGN + area_size, owner);
@@ -218,18 +208,6 @@ uint64_t fpu_get_xcr0(struct fpu_state *st)
         note_xcr0(st);
     }
     return st->xcr0;
-}
-
-enum hv_err fpu_set_xss(struct fpu_state *st, uint64_t value)
-{
-    if ((value & ~XSS_OFFERED) != 0) {
-        return HV_EINVAL;
-    }
-    st->xss = value;
-    if (cpu_features.xsaves && holders[this_cpu()->id].live == st) {
-        wrmsr(MSR_XSS, value);
-    }
-    return HV_OK;
 }
 
 void fpu_begin(void)

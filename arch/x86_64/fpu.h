@@ -16,11 +16,8 @@ struct fpu_state;
 
 /* Each processor, after cpu_init: XCR0 takes everything guests may be offered. */
 void fpu_init_cpu(void);
-/* Components that guests may be offered in XCR0 (0 without XSAVE) and in IA32_XSS. */
+/* Components that guests may be offered in XCR0 (0 without XSAVE); in IA32_XSS there are none. */
 uint64_t fpu_xcr0_mask(void);
-uint64_t fpu_xss_mask(void);
-/* Bytes of one vCPU's area, for the overhead figures. */
-uint32_t fpu_area_size(void);
 
 /* A state with reset values, charged to `owner`; NULL when memory is short. */
 struct fpu_state *fpu_alloc(uint32_t owner) __must_check;
@@ -40,8 +37,6 @@ void fpu_save(struct fpu_state *st);
  * `st` is loaded, fast path included. */
 enum hv_err fpu_set_xcr0(struct fpu_state *st, uint64_t value) __must_check;
 uint64_t fpu_get_xcr0(struct fpu_state *st);
-/* The guest's IA32_XSS; the same rules. */
-enum hv_err fpu_set_xss(struct fpu_state *st, uint64_t value) __must_check;
 
 /* Bracket code of ours that uses vector or AES instructions. Thread context, no sleeping and no
  * nesting between them, not on the guest fast path. */

@@ -166,11 +166,6 @@ enum hv_err hostmap_init(const struct boot_info *info)
     return err;
 }
 
-uint64_t hostmap_cr3(void)
-{
-    return mfn_hpa(tables.root).a;
-}
-
 /* Everything, global translations included ("Invalidating TLBs": a change of CR4.PGE). */
 static void flush_tlb(void *arg)
 {
@@ -183,7 +178,7 @@ static void flush_tlb(void *arg)
 
 void hostmap_load(void)
 {
-    write_cr3(hostmap_cr3());
+    write_cr3(mfn_hpa(tables.root).a);
     flush_tlb(NULL);
 }
 

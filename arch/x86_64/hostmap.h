@@ -35,8 +35,6 @@ hpa_t virt_to_phys(const void *ptr);
 enum hv_err hostmap_init(const struct boot_info *info) __must_check;
 /* Load the final tables on an application processor. */
 void hostmap_load(void);
-/* Machine address of the final tables' root, below 4 GiB: what CR3 holds. */
-uint64_t hostmap_cr3(void);
 
 /* True if the physmap covers all of the range: RAM, ACPI tables, the first MiB. */
 bool hostmap_is_ram(hpa_t pa, uint64_t size);

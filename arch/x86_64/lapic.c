@@ -279,15 +279,6 @@ void lapic_timer_arm(uint64_t tsc)
     write_reg(REG_TIMER_INITIAL, (uint32_t)mul_fixed32(wait, ticks_per_tsc) + 1);
 }
 
-void lapic_timer_stop(void)
-{
-    if (tsc_deadline) {
-        wrmsr(MSR_TSC_DEADLINE, 0);
-    } else {
-        write_reg(REG_TIMER_INITIAL, 0);
-    }
-}
-
 uint64_t lapic_timer_hz(void)
 {
     return timer_hz;

@@ -25,6 +25,5 @@ void lapic_timer_calibrate(void);
  * late but for rounding; it may fire early (long waits exceed its counter), so whoever takes the
  * interrupt looks at the TSC and arms again. Interrupts off. */
 void lapic_timer_arm(uint64_t tsc);
-void lapic_timer_stop(void);
 /* Local APIC timer input frequency, Hz, as calibrated. */
 uint64_t lapic_timer_hz(void);

@@ -33,7 +33,10 @@ static void fill_by_input(uint64_t base, uint64_t size, uint64_t step)
 {
     for (uint64_t a = base; a < base + size; a += step) {
         uint64_t count = 1, to = a;
-        __asm__ volatile("rep insb" : "+D"(to), "+c"(count) : "d"((uint16_t)ABSENT_PORT) : "memory");
+        __asm__ volatile("rep insb"
+                         : "+D"(to), "+c"(count)
+                         : "d"((uint16_t)ABSENT_PORT)
+                         : "memory");
     }
 }
 

@@ -120,17 +120,6 @@ void console_write(const char *s, size_t len)
     }
 }
 
-void console_printf(const char *fmt, ...)
-{
-    char text[PRINTF_MAX];
-    va_list ap;
-
-    va_start(ap, fmt);
-    size_t n = vscnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    console_write(text, n);
-}
-
 void console_panic_mode(void)
 {
     __atomic_store_n(&panicking, true, __ATOMIC_SEQ_CST);
@@ -139,16 +128,6 @@ void console_panic_mode(void)
 bool console_in_panic(void)
 {
     return __atomic_load_n(&panicking, __ATOMIC_RELAXED);
-}
-
-unsigned console_columns(void)
-{
-    bool serial = pci_uart.present;
-
-    for (unsigned i = 0; i < ARRAY_SIZE(uarts); i++) {
-        serial = serial || uarts[i].present;
-    }
-    return serial || !have_display ? 80 : display_columns();
 }
 
 /* --- finding devices --- */

@@ -22,8 +22,6 @@ void console_init_input(void);
 
 /* Write bytes to all back-ends; '\n' becomes CR LF. Any context. */
 void console_write(const char *s, size_t len);
-/* Format and write; cut at 1 KiB. */
-void console_printf(const char *fmt, ...) __printf_like(1, 2);
 /* In panic: no locks any more. */
 void console_panic_mode(void);
 bool console_in_panic(void);
@@ -36,6 +34,3 @@ int console_poll(void);
 struct waitq *console_input_waitq(void);
 /* For input drivers, any context: `len` bytes were typed. */
 void console_input(const char *s, size_t len);
-
-/* Columns and rows that tables may use: 80 x 24 unless the display is the only console. */
-unsigned console_columns(void);

@@ -6,6 +6,7 @@
 
 #include "kernel/shell/format.h"
 #include "kernel/vm/vm.h"
+#include "mm/audit.h"
 #include "mm/buddy.h"
 #include "mm/p2m.h"
 #include "mm/slab.h"
@@ -119,7 +120,7 @@ static bool audit_vm(struct vm *vm, void *arg)
 
 void cmd_audit(unsigned nr, char **args)
 {
-    bool good = buddy_audit();
+    bool good = mm_audit();
     struct buddy_stats stats;
 
     (void)nr;

@@ -71,11 +71,6 @@ enum hv_err guestmem_write(struct vm *vm, gpa_t gpa, const void *src, size_t len
     return for_pages(vm, gpa, len, OP_WRITE, NULL, src);
 }
 
-enum hv_err guestmem_zero(struct vm *vm, gpa_t gpa, size_t len)
-{
-    return for_pages(vm, gpa, len, OP_ZERO, NULL, NULL);
-}
-
 bool guestmem_is_ram(struct vm *vm, gpa_t gpa, uint64_t len)
 {
     gfn_t gfn = gpa_gfn(gpa);
@@ -284,51 +279,4 @@ enum hv_err guestmem_fetch(struct vcpu *v, bool fast, uint8_t bytes[15], unsigne
         *got = INSN_BYTES;
     }
     return err == HV_EFAULT || err == HV_ENOENT ? HV_OK : err;
-}
-
-/* --- by guest-virtual address --- */
-
-enum hv_err guestmem_read_gva(struct vcpu *v, gva_t gva, void *dst, size_t len, uint32_t access)
-{
-    size_t first = MIN(len, PAGE_SIZE - (gva.a & ~PAGE_MASK));
-    gpa_t a, b = GPA(0);
-    enum hv_err err;
-
-    if (len > GUESTMEM_GVA_MAX) {
-        return HV_EINVAL;
-    }
-    err = guestmem_translate(v, gva, access | GVA_READ, false, &a);
-    if (!err && first < len) {
-        err = guestmem_translate(v, GVA(gva.a + first), access | GVA_READ, false, &b);
-    }
-    if (!err) {
-        err = guestmem_read(v->vm, a, dst, first);
-    }
-    if (!err && first < len) {
-        err = guestmem_read(v->vm, b, (char *)dst + first, len - first);
-    }
-    return err;
-}
-
-enum hv_err guestmem_write_gva(struct vcpu *v, gva_t gva, const void *src, size_t len,
-                               uint32_t access)
-{
-    size_t first = MIN(len, PAGE_SIZE - (gva.a & ~PAGE_MASK));
-    gpa_t a, b = GPA(0);
-    enum hv_err err;
-
-    if (len > GUESTMEM_GVA_MAX) {
-        return HV_EINVAL;
-    }
-    err = guestmem_translate(v, gva, access | GVA_WRITE, false, &a);
-    if (!err && first < len) {
-        err = guestmem_translate(v, GVA(gva.a + first), access | GVA_WRITE, false, &b);
-    }
-    if (!err) {
-        err = guestmem_write(v->vm, a, src, first);
-    }
-    if (!err && first < len) {
-        err = guestmem_write(v->vm, b, (const char *)src + first, len - first);
-    }
-    return err;
 }

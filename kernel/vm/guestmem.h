@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Reading and writing guest memory from the hypervisor, by guest-physical or guest-virtual address.
+ * Reading and writing guest memory from the hypervisor, and walking to it from guest-virtual addresses.
  * Everything is bounds-checked; holes give HV_ENOENT. `fast` forms run on the guest fast path: they
  * never wait or allocate and answer HV_EAGAIN instead.
  */
@@ -15,12 +15,8 @@ struct vcpu;
 /* Thread context, off the fast path. HV_EAGAIN, HV_ENOMEM as p2m_get; a part may be done already. */
 enum hv_err guestmem_read(struct vm *vm, gpa_t gpa, void *dst, size_t len) __must_check;
 enum hv_err guestmem_write(struct vm *vm, gpa_t gpa, const void *src, size_t len) __must_check;
-enum hv_err guestmem_zero(struct vm *vm, gpa_t gpa, size_t len) __must_check;
 /* True if [gpa, gpa+len) is RAM of the VM. */
 bool guestmem_is_ram(struct vm *vm, gpa_t gpa, uint64_t len);
-
-/* Most bytes that one access by guest-virtual address may have: it touches two pages at most. */
-#define GUESTMEM_GVA_MAX 4096
 
 #define GVA_READ 0x1u
 #define GVA_WRITE 0x2u
@@ -36,9 +32,3 @@ enum hv_err guestmem_translate(struct vcpu *v, gva_t gva, uint32_t access, bool 
  * not mapped. The processor has fetched them already, so permissions are not checked again. */
 enum hv_err guestmem_fetch(struct vcpu *v, bool fast, uint8_t bytes[15],
                            unsigned *got) __must_check;
-/* len up to GUESTMEM_GVA_MAX. All pages are translated before the first byte moves. HV_EFAULT as
- * guestmem_translate; HV_ENOENT: no RAM behind it. Off the fast path. */
-enum hv_err guestmem_read_gva(struct vcpu *v, gva_t gva, void *dst, size_t len,
-                              uint32_t access) __must_check;
-enum hv_err guestmem_write_gva(struct vcpu *v, gva_t gva, const void *src, size_t len,
-                               uint32_t access) __must_check;

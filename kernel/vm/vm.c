@@ -12,6 +12,7 @@
 #include "kernel/log.h"
 #include "kernel/vm/exit.h"
 #include "kernel/vm/guestconsole.h"
+#include "mm/audit.h"
 #include "mm/buddy.h"
 #include "mm/p2m.h"
 #include "mm/slab.h"
@@ -19,7 +20,7 @@
 
 static struct spinlock list_lock = SPINLOCK_INIT(RANK_VM_LIST, "vm list");
 static struct list vms = LIST_INIT(vms);
-static uint32_t next_id = 1; /* list_lock; ids are not reused before they wrap */
+static uint32_t last_id; /* list_lock */
 
 /* ---- The list ---- */
 
@@ -94,13 +95,29 @@ void vm_for_each(bool (*fn)(struct vm *vm, void *arg), void *arg)
     }
 }
 
-/* Give vm an id, if its name is free. */
+static bool id_listed(uint32_t id)
+{
+    struct list *pos;
+
+    list_for_each (pos, &vms) {
+        if (list_entry(pos, struct vm, node)->id == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Give vm an id, if its name is free. The frame table has 16 bits for it: after 65,535 VMs the first
+ * ids come again, by when those who had them are whole and listed, or gone. */
 static enum hv_err take_id(struct vm *vm)
 {
     spin_lock(&list_lock);
     bool taken = find_locked(vm->config.name) != NULL;
     if (!taken) {
-        vm->id = next_id++;
+        do {
+            last_id = last_id % OWNER_MAX + 1;
+        } while (id_listed(last_id));
+        vm->id = last_id;
     }
     spin_unlock(&list_lock);
     return taken ? HV_EEXIST : HV_OK;
@@ -219,31 +236,6 @@ enum hv_err vm_create(const struct vm_config *cfg, struct vm **out)
 
 /* ---- Destroying ---- */
 
-static bool audit_owner(const struct vm *vm)
-{
-    static const char *const uses[NR_FRAME_USES] = {
-        [FRAME_HOST] = "host",        [FRAME_GUEST] = "guest memory", [FRAME_P2M] = "p2m nodes",
-        [FRAME_VIEW] = "view tables", [FRAME_VM] = "VM structures",
-    };
-    uint64_t left[NR_FRAME_USES];
-    bool clean = true;
-
-    buddy_count_owner(vm->id, left);
-    for (unsigned i = 0; i < NR_FRAME_USES; i++) {
-        if (left[i] != 0) {
-            log_error("vm %s: %llu frames of %s remain after it was destroyed", vm->config.name,
-                      (unsigned long long)left[i], uses[i] != NULL ? uses[i] : "another use");
-            clean = false;
-        }
-    }
-    if (kmalloc_bytes(vm->id) != 0) {
-        log_error("vm %s: %llu bytes of small objects remain after it was destroyed",
-                  vm->config.name, (unsigned long long)kmalloc_bytes(vm->id));
-        clean = false;
-    }
-    return clean;
-}
-
 enum hv_err vm_destroy(struct vm *vm)
 {
     enum hv_err err = life_end(vm);
@@ -254,7 +246,7 @@ enum hv_err vm_destroy(struct vm *vm)
     list_leave(vm);
     waitq_wait(&vm->state_wait, refs_of(vm) <= 1);
     take_apart(vm);
-    bool clean = audit_owner(vm);
+    bool clean = mm_audit_gone(vm->id);
     log_info("vm %s: destroyed", vm->config.name);
     kfree(vm);
     return clean ? HV_OK : HV_EIO;
