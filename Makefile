@@ -73,6 +73,15 @@ KERNEL_OBJS := $(KERNEL_C:%.c=$(BUILD)/%.o) $(KERNEL_ASM:%.asm=$(BUILD)/%.asm.o)
 # packages they need (DEPS) in a build.mk.
 KERNEL_GEN_OBJS :=
 
+# A deliberate defect by name (kernel/lib/mutant.h), for the tests that must notice it.
+MUTANT ?=
+MUTANT_C := $(shell grep -l '^\#include "kernel/lib/mutant.h"' $(KERNEL_C))
+ifneq ($(MUTANT),)
+ifeq ($(shell grep -l 'MUTANT($(MUTANT))' $(MUTANT_C)),)
+$(error no source has MUTANT($(MUTANT)))
+endif
+endif
+
 include tools/third_party.mk
 include boot/efi/efi.mk
 include $(sort $(wildcard $(addsuffix /build.mk,$(KERNEL_DIRS))))
@@ -102,6 +111,18 @@ FLAGS_NOW   := $(CC) $(CFLAGS) $(NASMFLAGS)
 ifneq ($(FLAGS_NOW),$(file <$(FLAGS_STAMP)))
 $(shell mkdir -p $(BUILD))
 $(file >$(FLAGS_STAMP),$(FLAGS_NOW))
+endif
+
+# So are the few that know the mutant, when that changes.
+MUTANT_STAMP := $(BUILD)/mutant
+MUTANT_OBJS  := $(MUTANT_C:%.c=$(BUILD)/%.o) $(MUTANT_C:%.c=$(BUILD)/hostobj/%.o)
+ifneq (mutant $(MUTANT),$(file <$(MUTANT_STAMP)))
+$(file >$(MUTANT_STAMP),mutant $(MUTANT))
+endif
+$(MUTANT_OBJS): $(MUTANT_STAMP)
+ifneq ($(MUTANT),)
+$(MUTANT_OBJS): CFLAGS += -DBALLAST_MUTANT='"$(MUTANT)"'
+$(MUTANT_OBJS): HOST_CFLAGS += -DBALLAST_MUTANT='"$(MUTANT)"'
 endif
 
 $(BUILD)/%.o: %.c $(FLAGS_STAMP)
@@ -193,7 +214,7 @@ $(BUILD)/tests/host/$(1): $(call HOST_OBJ,tests/host/$(1).c $($(1)_SRCS)) \
     $(if $(filter kernel/emul/%,$($(1)_SRCS)),$(ZYDIS_HOSTLIB))
 	$$(call say,HOSTLD,$(1))
 	@mkdir -p $$(@D)
-	$$(Q)$$(HOSTCC) $$(HOST_CFLAGS) $$^ -lcmocka -o $$@
+	$$(Q)$$(HOSTCC) $$(HOST_CFLAGS) $$^ $$($(1)_LDFLAGS) -lcmocka -o $$@
 $(if $(filter kernel/emul/%,$($(1)_SRCS)),$(call HOST_OBJ,tests/host/$(1).c $($(1)_SRCS)): | $(ZYDIS_STAMP))
 -include $(patsubst %.o,%.d,$(call HOST_OBJ,tests/host/$(1).c $($(1)_SRCS)))
 endef

@@ -10,6 +10,7 @@
  */
 #include "mm/view.h"
 
+#include "kernel/lib/mutant.h"
 #include "mm/env.h"
 #include "mm/p2m.h"
 #include "mm/pt/pt.h"
@@ -103,14 +104,16 @@ static enum hv_err nested_fault(struct view *v, gpa_t gpa, uint32_t access)
         if (!spin_trylock(&n->lock)) {
             return HV_EAGAIN;
         }
-        err = likely(p2m_same(&e)) ? fill_slot(n, gpa_gfn(gpa), &e) : HV_EAGAIN;
+        err = likely(p2m_same(&e)) || MUTANT(fast_fill_without_recheck)
+                  ? fill_slot(n, gpa_gfn(gpa), &e)
+                  : HV_EAGAIN;
         spin_unlock(&n->lock);
         return err;
     }
     flush_batch_init(&batch, p2m_flush_domain(v->p2m));
     spin_lock(&n->lock);
     /* If the p2m changed meanwhile, the guest's next access faults and asks again. */
-    if (p2m_same(&e)) {
+    if (p2m_same(&e) || MUTANT(fill_without_recheck)) {
         err = fill_slot(n, gpa_gfn(gpa), &e);
         if (err == HV_EAGAIN) {
             err = fill_tables(n, gpa_gfn(gpa), &e, &batch);

@@ -364,6 +364,11 @@ void smp_kick(unsigned cpu)
     }
 }
 
+void smp_relax(void)
+{
+    __builtin_ia32_pause();
+}
+
 static void take_kick(void *arg)
 {
     (void)arg;

@@ -21,5 +21,7 @@ void smp_call_others(void (*fn)(void *arg), void *arg);
 void smp_call(unsigned cpu, void (*fn)(void *arg), void *arg);
 /* Interrupt processor `cpu` (VEC_KICK): it leaves guest mode and looks at need_resched. */
 void smp_kick(unsigned cpu);
+/* One turn of a loop that waits for another processor. */
+void smp_relax(void);
 /* Stop all other processors by NMI, for panic. */
 void smp_stop_others(void);

@@ -190,14 +190,30 @@ static void show(struct vm *vm)
 
 /* --- vm NAME ACTION --- */
 
+static enum hv_err drop(struct vm *vm)
+{
+    struct vm_dropped d;
+    enum hv_err err = vm_drop(vm, &d);
+
+    if (err == HV_OK) {
+        shell_print("%s: %llu translations in %llu tables, dropped in %llu us, flushed in %llu us "
+                    "(%llu ticks)\n",
+                    vm->config.name, (unsigned long long)d.leaves, (unsigned long long)d.tables,
+                    (unsigned long long)clock_tsc_to_ns(d.drop_ticks) / 1000,
+                    (unsigned long long)clock_tsc_to_ns(d.flush_ticks) / 1000,
+                    (unsigned long long)d.flush_ticks);
+    }
+    return err;
+}
+
 static const struct action {
     const char *name;
     enum hv_err (*run)(struct vm *vm);
-    const char *done;
+    const char *done; /* NULL: it says so itself */
 } actions[] = {
     {"start", vm_start, "started"},       {"pause", vm_pause, "paused"},
     {"resume", vm_resume, "resumed"},     {"reset", vm_reset, "reset"},
-    {"destroy", vm_destroy, "destroyed"},
+    {"destroy", vm_destroy, "destroyed"}, {"drop", drop, NULL},
 };
 
 struct search {
@@ -261,7 +277,7 @@ static void act(const char *name, const struct action *a)
 
     if (err) {
         shell_error("vm", "%s: cannot %s while %s: %s", name, a->name, state, hv_strerror(err));
-    } else {
+    } else if (a->done != NULL) {
         shell_print("%s %s\n", name, a->done);
     }
     /* A destroyed VM took the reference with it; HV_EIO: destroyed, but frames of it remain. */
@@ -289,7 +305,9 @@ void cmd_vm(unsigned nr, char **args)
             return;
         }
     }
-    shell_error("vm", "unknown action '%s'; accepted: start, pause, resume, reset, destroy",
+    shell_error("vm",
+                "unknown action '%s'; accepted: start, pause, resume, reset, destroy, "
+                "drop",
                 args[2]);
 }
 

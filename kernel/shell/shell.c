@@ -28,7 +28,7 @@ const struct shell_command shell_commands[] = {
      .run = cmd_help},
     {.name = "vms", .help = "all VMs, one line each", .run = cmd_vms},
     {.name = "vm",
-     .args = "NAME [start|pause|resume|reset|destroy]",
+     .args = "NAME [start|pause|resume|reset|destroy|drop]",
      .help = "one VM in detail, or what to do with it",
      .min_args = 1,
      .max_args = 2,

@@ -11,6 +11,7 @@
  * also ends every lockless use of p2m words and table pages (p2m_peek).
  */
 #include "arch/x86_64/smp.h"
+#include "kernel/lib/mutant.h"
 #include "kernel/vm/vm.h"
 #include "mm/env.h"
 #include "mm/flush.h"
@@ -31,13 +32,13 @@ void env_flush_guest(struct flush_domain *d)
         return;
     }
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
-        if (may_use_old(vm->vcpus[i], epoch)) {
+        if (may_use_old(vm->vcpus[i], epoch) && !MUTANT(no_kick)) {
             smp_kick(__atomic_load_n(&vm->vcpus[i]->cpu, __ATOMIC_RELAXED));
         }
     }
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
-        while (may_use_old(vm->vcpus[i], epoch)) {
-            __builtin_ia32_pause();
+        while (may_use_old(vm->vcpus[i], epoch) && !MUTANT(no_wait)) {
+            smp_relax();
         }
     }
 }

@@ -338,6 +338,42 @@ bool vm_audit(struct vm *vm)
     return pages && tables;
 }
 
+/* A slice at a time, for faults wait for the view meanwhile; one flush. */
+static void drop_claimed(struct vm *vm, struct vm_dropped *out)
+{
+    /* RAM that does not fit below the hole starts at 4 GiB. */
+    uint64_t end = (vm->config.memory_bytes + GIB(4)) >> PAGE_SHIFT;
+    uint64_t slice = BIT(ORDER_1G);
+    uint64_t start = rdtsc();
+    struct flush_batch batch;
+    struct view_stats had;
+
+    vm->view->ops->stats(vm->view, &had);
+    flush_batch_init(&batch, vm->flush);
+    for (uint64_t gfn = 0; gfn < end; gfn += slice) {
+        vm->view->ops->drop(vm->view, GFN(gfn), slice, &batch);
+    }
+    uint64_t emptied = rdtsc();
+    flush_batch_commit(&batch);
+    *out = (struct vm_dropped){
+        .leaves = had.leaves_4k + had.leaves_2m + had.leaves_1g,
+        .tables = had.tables,
+        .drop_ticks = emptied - start,
+        .flush_ticks = rdtsc() - emptied,
+    };
+}
+
+enum hv_err vm_drop(struct vm *vm, struct vm_dropped *out)
+{
+    enum hv_err err = claim(vm);
+
+    if (err == HV_OK) {
+        drop_claimed(vm, out);
+        unclaim(vm);
+    }
+    return err;
+}
+
 enum hv_err life_end(struct vm *vm)
 {
     enum hv_err err = claim(vm);

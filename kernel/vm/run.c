@@ -11,6 +11,7 @@
 #include "arch/x86_64/fpu.h"
 #include "arch/x86_64/irqflags.h"
 #include "kernel/devices/vlapic.h"
+#include "kernel/lib/mutant.h"
 #include "kernel/vm/exit.h"
 
 /* Make this processor hold v's state: cheap while it does. Nothing of ours runs in between that
@@ -83,7 +84,7 @@ static enum exit_action run_section(struct vcpu *v, struct vm_exit *exit)
     for (;;) {
         uint64_t epoch = __atomic_load_n(&flush->epoch, __ATOMIC_ACQUIRE);
 
-        if (unlikely(epoch != v->flushed_epoch)) {
+        if (unlikely(epoch != v->flushed_epoch) && !MUTANT(no_epoch_at_entry)) {
             tag_assign(v, epoch);
         }
         run(v, exit);

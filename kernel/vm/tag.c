@@ -9,13 +9,15 @@
  * carries its flush.
  */
 #include "arch/x86_64/percpu.h"
+#include "kernel/lib/mutant.h"
 #include "kernel/vm/exit.h"
 
 void tag_check(struct vcpu *v)
 {
     const struct cpu *cpu = this_cpu();
 
-    if (v->tag_cpu != cpu->id || v->tag_generation != cpu->tag_generation) {
+    if ((v->tag_cpu != cpu->id && !MUTANT(tag_kept_on_move)) ||
+        (v->tag_generation != cpu->tag_generation && !MUTANT(tag_kept_over_generation))) {
         /* Epochs start at 1. */
         __atomic_store_n(&v->flushed_epoch, 0, __ATOMIC_RELEASE);
     }
@@ -30,7 +32,7 @@ void tag_assign(struct vcpu *v, uint64_t epoch)
     if (hv_caps.nr_tags == 0) {
         hv->set_tag(v, 0, true, true);
     } else if (valid && hv_caps.flush_by_tag) {
-        hv->set_tag(v, v->tag, true, false);
+        hv->set_tag(v, v->tag, !MUTANT(tag_not_flushed), false);
     } else {
         bool recycled = cpu->tag_generation == 0 || cpu->tag_next > hv_caps.nr_tags;
 
@@ -39,7 +41,7 @@ void tag_assign(struct vcpu *v, uint64_t epoch)
             cpu->tag_next = 1;
         }
         v->tag = cpu->tag_next++;
-        hv->set_tag(v, v->tag, false, recycled);
+        hv->set_tag(v, v->tag, false, recycled && !MUTANT(no_generation_flush));
     }
     v->tag_cpu = cpu->id;
     v->tag_generation = cpu->tag_generation;

@@ -181,6 +181,13 @@ struct view_stats;
 void vm_memory_counters(struct vm *vm, struct p2m_counters *p2m, struct view_stats *view);
 /* Recount its memory and tables from scratch; logs disagreements, true if none. May sleep. */
 bool vm_audit(struct vm *vm);
+/* Drop every translation of its view, which comes back by faults: for experiments and tests. HV_EBUSY:
+ * it is being destroyed. May sleep. */
+struct vm_dropped {
+    uint64_t leaves, tables;          /* translations and tables that the view had */
+    uint64_t drop_ticks, flush_ticks; /* TSC: emptying it; flushing all processors, then freeing */
+};
+enum hv_err vm_drop(struct vm *vm, struct vm_dropped *out) __must_check;
 /* Bytes of machine memory the VM costs beyond its guest memory: tables, VMCBs, stacks, objects. */
 uint64_t vm_overhead_bytes(struct vm *vm);
 

@@ -6,6 +6,7 @@
  */
 #include "mm/pt/pt.h"
 
+#include "kernel/lib/mutant.h"
 #include "mm/env.h"
 #include "mm/frame.h"
 #include "mm/pt/pt_internal.h"
@@ -119,7 +120,7 @@ static void table_discard(struct pt *pt, mfn_t table, unsigned level, struct flu
     }
     pt->tables--;
     pt->last_va = NO_VA;
-    if (batch != NULL) {
+    if (batch != NULL && !MUTANT(table_freed_at_once)) {
         flush_batch_free(batch, table, 0);
     } else {
         buddy_free(table, 0);
@@ -161,7 +162,9 @@ static void slot_replace(struct pt *pt, uint64_t *slot, unsigned level, uint64_t
     if (!is_present(pt, was)) {
         return;
     }
-    note_change(batch);
+    if (!MUTANT(drop_without_flush)) {
+        note_change(batch);
+    }
     if (is_table(pt, was, level)) {
         table_discard(pt, entry_table(pt, was), level - 1, batch);
     } else {
@@ -451,7 +454,7 @@ static void change_leaf(struct pt *pt, uint64_t *slot, unsigned level, uint32_t 
     if (!is_present(pt, now)) {
         pt->leaves[level]--;
     }
-    if ((perm_decode(fmt, was) & ~perm) != 0) {
+    if ((perm_decode(fmt, was) & ~perm) != 0 && !MUTANT(protect_without_flush)) {
         note_change(batch);
     }
 }
@@ -508,6 +511,8 @@ bool pt_age(struct pt *pt, uint64_t va, struct flush_batch *batch)
     if (!(__atomic_fetch_and(slot, ~accessed, __ATOMIC_ACQ_REL) & accessed)) {
         return false;
     }
-    note_change(batch);
+    if (!MUTANT(age_without_flush)) {
+        note_change(batch);
+    }
     return true;
 }
