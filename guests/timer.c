@@ -14,6 +14,7 @@
 #define VECTOR 0x40
 #define COUNT 2000000U
 #define PERIODS 20U
+#define TRIES 8
 #define PATIENCE 40U /* how many times the expected time a wait may take */
 #define CPUID_1_ECX_HYPERVISOR (1U << 31)
 
@@ -37,7 +38,7 @@ static bool wait_for(uint32_t want, uint64_t ticks)
 }
 
 /* TSC ticks that COUNT timer ticks take, by polling the current count with the LVT masked. */
-static uint64_t measure(void)
+static uint64_t measure_once(void)
 {
     lapic_write(LAPIC_LVT_TIMER, LAPIC_LVT_MASKED | VECTOR);
     lapic_write(LAPIC_TIMER_DIVIDE, LAPIC_DIVIDE_BY_1);
@@ -47,6 +48,17 @@ static uint64_t measure(void)
         cpu_pause();
     }
     return rdtsc() - start;
+}
+
+/* The best of several: time that the host gives to others while one runs only ever adds. */
+static uint64_t measure(void)
+{
+    uint64_t best = measure_once();
+    for (int i = 1; i < TRIES; i++) {
+        uint64_t ticks = measure_once();
+        best = ticks < best ? ticks : best;
+    }
+    return best;
 }
 
 static void check_rate(uint64_t tsc_ticks)
