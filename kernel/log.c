@@ -24,6 +24,7 @@
 #define LINE_MAX (LOGRING_TEXT_MAX + 32)
 #define PREVIOUS_SHOWN 16u
 #define PRINT_POLL_NS 1000000ULL
+#define BATCH 32u /* lines between two looks at who else wants the processor */
 
 static uint8_t early_buf[LOG_RING_BYTES] __aligned(8);
 static uint8_t previous_buf[LOG_RING_BYTES] __aligned(8); /* written once, by log_persist */
@@ -62,18 +63,21 @@ static bool is_pending(void)
            __atomic_load_n(&ring.committed, __ATOMIC_ACQUIRE);
 }
 
+/* Print what is pending, at most BATCH lines if others (`hooks`) want the terminal too. */
 static void drain(bool hooks)
 {
     struct log_entry e;
+    unsigned lines = 0;
 
-    while (is_pending()) {
+    while (is_pending() && !(hooks && lines >= BATCH)) {
         if (__atomic_exchange_n(&draining, 1, __ATOMIC_ACQUIRE) && !console_in_panic()) {
             return;
         }
         bool hidden = false;
         uint64_t pos = printed;
 
-        while (logring_read(&ring, &pos, &e)) {
+        while (!(hooks && lines >= BATCH) && logring_read(&ring, &pos, &e)) {
+            lines++;
             __atomic_store_n(&printed, pos, __ATOMIC_RELAXED);
             if (e.level > (uint8_t)log_get_level()) {
                 continue;
@@ -104,7 +108,12 @@ static void log_thread_main(void *arg)
     for (;;) {
         __atomic_store_n(&wake_pending, 0, __ATOMIC_SEQ_CST);
         drain(true);
-        thread_block();
+        if (is_pending()) {
+            /* Guests that write without end shall not take this processor for themselves. */
+            sched_yield();
+        } else {
+            thread_block();
+        }
     }
 }
 
