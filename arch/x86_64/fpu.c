@@ -28,6 +28,7 @@
 #define FCW_INIT 0x037fu
 #define MXCSR_INIT 0x1f80u
 #define NO_CPU UINT32_MAX
+#define RESTORES_POINTERS BIT(2) /* CPUID 80000008H, EBX */
 
 struct fpu_state {
     uint8_t *area; /* area_size bytes, 64-byte aligned */
@@ -43,9 +44,13 @@ struct holder {
 static struct holder holders[MAX_CPUS];
 static uint64_t xcr0_mask; /* these are written by the boot processor only */
 static uint32_t area_size = FXSAVE_SIZE;
+static bool keeps_pointers; /* see overwrite_pointers */
 
 void fpu_init_cpu(void)
 {
+    if (cpu_features.vendor == CPU_VENDOR_AMD && this_cpu()->id == 0) {
+        keeps_pointers = !(cpuid(CPUID_ADDRESS_SIZES, 0).ebx & RESTORES_POINTERS);
+    }
     if (!cpu_features.xsave) {
         return;
     }
@@ -116,8 +121,25 @@ static void save_registers(struct fpu_state *st)
                      : "memory");
 }
 
+/*
+ * Some AMD processors restore the x87 instruction and data pointers only with an exception pending:
+ * those of the guest before would stay. An instruction of ours replaces them ("FXSAVE and FXRSTOR
+ * Instructions").
+ */
+static void overwrite_pointers(void)
+{
+    static const uint32_t zero;
+
+    __asm__ volatile("fnclex\n"
+                     "ffree %%st(7)\n"
+                     "fildl %0" ::"m"(zero));
+}
+
 static void restore_registers(const struct fpu_state *st)
 {
+    if (keeps_pointers) {
+        overwrite_pointers();
+    }
     if (!cpu_features.xsave) {
         __asm__ volatile("fxrstor64 (%0)" ::"r"(st->area) : "memory");
         return;

@@ -46,6 +46,8 @@ bool event_wakes(struct vcpu *v);
 
 /* tag.c: give v a tag for this processor that has seen flush epoch `epoch`. Right before run. */
 void tag_assign(struct vcpu *v, uint64_t epoch);
+/* The entry was refused, with whatever flush it carried. Before v's thread may sleep. */
+void tag_entry_failed(struct vcpu *v);
 /* The processor may have changed, or recycled its tags: make the next look at the epoch fail. */
 void tag_check(struct vcpu *v);
 

@@ -9,6 +9,7 @@
 
 #include "arch/x86_64/clock.h"
 #include "arch/x86_64/cpu.h"
+#include "arch/x86_64/cpuid.h"
 #include "arch/x86_64/fpu.h"
 #include "arch/x86_64/regs.h"
 #include "kernel/devices/vlapic.h"
@@ -20,6 +21,7 @@
 #define MSR_DE_CFG 0xc0011029u
 #define DE_CFG_LFENCE_SERIALIZING BIT(1)
 #define HWCR_TSC_FREQ_SEL BIT(24) /* the TSC counts at P0 frequency */
+#define EXT1_EDX_FFXSR BIT(25)
 #define NR_VAR_MTRRS 8u
 #define MTRRCAP_FIXED BIT(8)
 #define MTRRCAP_WC BIT(10)
@@ -130,7 +132,9 @@ static enum hv_err read_efer(struct vcpu *v, uint32_t index, uint64_t *out)
 
 static enum hv_err write_efer(struct vcpu *v, uint32_t index, uint64_t value)
 {
-    const uint64_t allowed = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_FFXSR;
+    /* What the processor lacks would make it refuse the next entry. */
+    const uint64_t allowed = EFER_SCE | EFER_LME | EFER_LMA | (cpu_features.nx ? EFER_NXE : 0) |
+                             (cpuid(CPUID_EXT_FEATURES, 0).edx & EXT1_EDX_FFXSR ? EFER_FFXSR : 0);
     uint64_t old = hv->get_reg(v, REG_EFER);
 
     (void)index;

@@ -6,7 +6,8 @@
  * nothing. Where the processor cannot flush one tag, a flush is a fresh tag.
  *
  * A tag is assigned right before an entry that surely happens: the first entry of a generation
- * carries its flush.
+ * carries its flush. If the processor refuses the entry, the flush may not have happened: the
+ * generation ends.
  */
 #include "arch/x86_64/percpu.h"
 #include "kernel/lib/mutant.h"
@@ -21,6 +22,12 @@ void tag_check(struct vcpu *v)
         /* Epochs start at 1. */
         __atomic_store_n(&v->flushed_epoch, 0, __ATOMIC_RELEASE);
     }
+}
+
+void tag_entry_failed(struct vcpu *v)
+{
+    this_cpu()->tag_next = hv_caps.nr_tags + 1;
+    __atomic_store_n(&v->flushed_epoch, 0, __ATOMIC_RELEASE);
 }
 
 void tag_assign(struct vcpu *v, uint64_t epoch)
