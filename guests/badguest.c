@@ -15,10 +15,12 @@ static const struct mode {
     const char *name;
     void (*run)(void);
 } modes[] = {
-    {"triple", bad_triple},  {"mmio", bad_mmio}, {"ports", bad_ports},   {"vmrun", bad_vmrun},
-    {"msrs", bad_msrs},      {"cli", bad_cli},   {"clihlt", bad_clihlt}, {"reset", power_reset},
-    {"poweroff", power_off}, {"wild", bad_wild}, {"cr", bad_cr},         {"crkill", bad_crkill},
-    {"idt", bad_idt},        {"apic", bad_apic},
+    {"triple", bad_triple},  {"mmio", bad_mmio},   {"ports", bad_ports},   {"vmrun", bad_vmrun},
+    {"msrs", bad_msrs},      {"cli", bad_cli},     {"clihlt", bad_clihlt}, {"reset", power_reset},
+    {"poweroff", power_off}, {"wild", bad_wild},   {"cr", bad_cr},         {"crkill", bad_crkill},
+    {"idt", bad_idt},        {"apic", bad_apic},   {"timer", bad_timer},   {"flood", bad_flood},
+    {"babble", bad_babble},  {"edge", bad_edge},   {"exec", bad_exec},     {"morph", bad_morph},
+    {"tables", bad_tables},  {"stack", bad_stack}, {"real", bad_real},
 };
 
 void guest_main(void)

@@ -33,3 +33,26 @@ void bad_crkill(void);
 
 /* Garbage into every local APIC and IOAPIC register. */
 void bad_apic(void);
+
+/* Shortest timer periods, extreme deadlines and time stamps. */
+void bad_timer(void);
+
+/* INIT, start-up, NMI and interrupt messages from all of its processors to all (several vCPUs). */
+void bad_flood(void);
+
+/* Text without end. Does not return. */
+void bad_babble(void);
+
+/* Operands and copies across the end of RAM and of the address space; code there. */
+void bad_edge(void);
+void bad_exec(void);
+
+/* Device accesses that another processor rewrites meanwhile (two vCPUs). */
+void bad_morph(void);
+
+/* Page tables, a stack, where no RAM is. Neither returns. */
+void bad_tables(void);
+void bad_stack(void);
+
+/* A processor in real mode with wild segments (two vCPUs). */
+void bad_real(void);
