@@ -11,6 +11,7 @@
 #include "arch/x86_64/fpu.h"
 #include "arch/x86_64/ioapic.h"
 #include "arch/x86_64/lapic.h"
+#include "arch/x86_64/mitigate.h"
 #include "arch/x86_64/percpu.h"
 #include "boot/bootinfo.h"
 #include "kernel/lib/printf.h"
@@ -91,6 +92,10 @@ static void report_virtualisation(void)
              c->nested_paging ? "nested paging" : "no nested paging",
              page_name(c->nested_max_order), c->nr_tags);
     log_features("assists", assists, ARRAY_SIZE(assists));
+    log_info("  between VMs branch predictors %s; L1 data %s; buffers %s",
+             mitigate_state_name(mitigate_plan()->predictors),
+             mitigate_state_name(mitigate_plan()->l1_data),
+             mitigate_state_name(mitigate_plan()->buffers));
 }
 
 static void report_memory(const struct boot_info *info)

@@ -15,6 +15,7 @@
 #include "arch/x86_64/ioapic.h"
 #include "arch/x86_64/irqflags.h"
 #include "arch/x86_64/lapic.h"
+#include "arch/x86_64/mitigate.h"
 #include "arch/x86_64/mm_env.h"
 #include "arch/x86_64/mtrr.h"
 #include "arch/x86_64/percpu.h"
@@ -183,6 +184,7 @@ static void init_backend(void)
     if (backend_select() != HV_OK) {
         machine_refuse(&boot_info);
     }
+    mitigate_init();
     enable_backend_here(NULL);
     smp_call_others(enable_backend_here, NULL);
 }

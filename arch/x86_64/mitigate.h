@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Side channels between guests that share a processor one after the other: what one VM leaves in the
+ * branch predictors, in the L1 data cache and in the processor's buffers is dropped before another VM
+ * runs there, where the processor says that it has the flaw and the means. Nothing is done, and
+ * nothing costs, while a processor stays with one VM.
+ *
+ * The means: IBPB ("Indirect Branch Prediction Barrier"), IA32_FLUSH_CMD ("L1 Data Cache Flush"), VERW
+ * of processors with MD_CLEAR ("Microarchitectural Data Sampling"). Deciding is pure (mitigate_plan.c);
+ * mitigate_init decides once for the machine, kernel/vm/run.c calls mitigate_switch.
+ *
+ * Guests get none of the registers for speculation control (CPUID and MSR policy hide them): they are
+ * not virtualised.
+ */
+#pragma once
+
+#include "arch/x86_64/cpu.h"
+
+/* CPUID and MSRs as the decision needs them; what a processor lacks is 0. */
+struct mitigate_facts {
+    enum cpu_vendor vendor;
+    uint32_t family, model;
+    uint32_t l7_ebx, l7_edx; /* leaf 7 */
+    uint32_t ext8_ebx;       /* leaf 80000008H */
+    uint64_t arch_caps;      /* IA32_ARCH_CAPABILITIES */
+};
+
+enum mitigate_state {
+    MITIGATE_NOT_NEEDED, /* the processor does not have the flaw */
+    MITIGATE_ACTIVE,
+    MITIGATE_NO_MEANS /* it has the flaw, and this microcode no means */
+};
+
+struct mitigate_plan {
+    /* Branch predictors (Spectre variant 2); L1 data cache (L1 terminal fault); fill, store and load
+     * buffers and their relatives (MDS, TAA, MMIO stale data, RFDS). */
+    enum mitigate_state predictors, l1_data, buffers;
+};
+
+/* Pure. */
+void mitigate_decide(const struct mitigate_facts *f, struct mitigate_plan *plan);
+
+/* Decide for this machine. Once, before guests run. */
+void mitigate_init(void);
+/* What was decided, and a state in words. */
+const struct mitigate_plan *mitigate_plan(void);
+const char *mitigate_state_name(enum mitigate_state s);
+/* This processor is about to run the guest whose number is `vm` (not 0). Interrupts may be on. */
+void mitigate_switch(uint32_t vm);
