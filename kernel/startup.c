@@ -14,6 +14,7 @@
 #include "kernel/main.h"
 #include "kernel/vm/badmem.h"
 #include "kernel/vm/config.h"
+#include "kernel/vm/doctor.h"
 #include "kernel/vm/vm.h"
 #include "mm/buddy.h"
 #include "mm/slab.h"
@@ -115,6 +116,7 @@ void startup_vms(const struct boot_info *info)
     const struct host_config none = {.have_seed = false};
 
     badmem_start();
+    doctor_configure(info->cmdline);
     if (bootinfo_module(info, CONFIG_FILE) == NULL) {
         log_warn("no module " CONFIG_FILE ": no VMs; the shell comes up");
     }

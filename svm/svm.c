@@ -291,21 +291,20 @@ static void svm_set_tsc_offset(struct vcpu *v, uint64_t offset)
 
 /* ---- Explaining ---- */
 
-static void report_violation(void *arg, const char *field, uint64_t value, const char *rule,
-                             const char *section)
+static unsigned svm_check(struct vcpu *v, doctor_report_t report, void *arg)
 {
-    const struct vcpu *v = arg;
-
-    log_error("vm %s: vcpu %u: VM entry: %s = %#llx: must hold: %s (manual: \"%s\")",
-              v->vm->config.name, v->id, field, (unsigned long long)value, rule, section);
+    return svm_doctor_check(svm_vmcb(v), &limits, report, arg);
 }
 
-unsigned svm_explain(struct vcpu *v)
+static void svm_poke(struct vcpu *v, const struct doctor_field *field, uint64_t value)
 {
-    return svm_doctor_check(svm_vmcb(v), &limits, report_violation, v);
+    struct vmcb *m = svm_vmcb(v);
+
+    memcpy((uint8_t *)m + field->at, &value, field->bytes);
+    m->ctl.clean = 0;
 }
 
-void svm_dump(struct vcpu *v)
+static void svm_dump(struct vcpu *v)
 {
     const struct vmcb_save *s = &svm_vmcb(v)->save;
     const struct vmcb_control *c = &svm_vmcb(v)->ctl;
@@ -359,6 +358,9 @@ const struct hv_backend svm_backend = {
     .set_tsc_offset = svm_set_tsc_offset,
     .trap_port = svm_trap_port,
     .trap_msr = svm_trap_msr,
-    .explain = svm_explain,
+    .check = svm_check,
+    .fields = svm_doctor_fields,
+    .nr_fields = SVM_DOCTOR_FIELDS,
+    .poke = svm_poke,
     .dump = svm_dump,
 };

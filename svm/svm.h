@@ -90,7 +90,3 @@ enum hv_err svm_bitmap_create(struct svm_vm *s, uint32_t owner);
 void svm_bitmap_destroy(struct svm_vm *s);
 void svm_trap_port(struct vm *vm, uint16_t port, bool trap);
 void svm_trap_msr(struct vm *vm, uint32_t index, bool trap_read, bool trap_write);
-
-/* svm_doctor.c */
-unsigned svm_explain(struct vcpu *v);
-void svm_dump(struct vcpu *v);

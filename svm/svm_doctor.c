@@ -94,6 +94,27 @@ static void check_injection(struct doctor *d, const struct vmcb_control *c)
                   word, "an exception's vector is below 32 and not 2", injection);
 }
 
+#define FIELD(name, member)                                                        \
+    {                                                                              \
+        name, offsetof(struct vmcb, member), sizeof(((struct vmcb *)NULL)->member) \
+    }
+const struct doctor_field svm_doctor_fields[SVM_DOCTOR_FIELDS] = {
+    FIELD("intercepts", ctl.intercept2),
+    FIELD("iopm", ctl.iopm_pa),
+    FIELD("msrpm", ctl.msrpm_pa),
+    FIELD("asid", ctl.asid),
+    FIELD("eventinj", ctl.event_inj),
+    FIELD("ncr3", ctl.ncr3),
+    FIELD("efer", save.efer),
+    FIELD("cr0", save.cr0),
+    FIELD("cr3", save.cr3),
+    FIELD("cr4", save.cr4),
+    FIELD("dr6", save.dr6),
+    FIELD("dr7", save.dr7),
+    FIELD("pat", save.pat),
+    FIELD("cs-attributes", save.cs.attr),
+};
+
 unsigned svm_doctor_check(const struct vmcb *m, const struct svm_limits *limits,
                           doctor_report_t report, void *arg)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The entry doctor: the manual's conditions for VMRUN ("Canonicalization and Consistency Checks"),
- * checked in software. Pure but for the reporting callback; callers: svm_explain, host tests.
+ * checked in software. Pure but for the reporting callback; callers: svm.c, host tests.
  */
 #pragma once
 
@@ -18,3 +18,7 @@ struct svm_limits {
 /* Number of violations in `m`. */
 unsigned svm_doctor_check(const struct vmcb *m, const struct svm_limits *limits,
                           doctor_report_t report, void *arg);
+
+/* What experiments may overwrite: names, offsets in the VMCB, bytes. */
+#define SVM_DOCTOR_FIELDS 14
+extern const struct doctor_field svm_doctor_fields[SVM_DOCTOR_FIELDS];

@@ -363,16 +363,8 @@ static uint64_t read_field(void *arg, uint32_t field)
     return vmcs_read(field);
 }
 
-static void report_violation(void *arg, const char *field, uint64_t value, const char *rule,
-                             const char *section)
-{
-    const struct vcpu *v = arg;
-
-    log_error("vm %s: vcpu %u: VM entry: %s = %#llx: must hold: %s (manual: \"%s\")",
-              v->vm->config.name, v->id, field, (unsigned long long)value, rule, section);
-}
-
-unsigned vmx_explain(struct vcpu *v)
+/* Make the VMCS hold what the next entry will find. */
+static void settle(struct vcpu *v)
 {
     if (!vmx_is_current(v)) {
         vmx_bind(v);
@@ -380,7 +372,22 @@ unsigned vmx_explain(struct vcpu *v)
     vmx_write_back(v);
     vmcs_write(VMCS_GUEST_RIP, v->rip);
     vmx_of(v)->rip = v->rip;
-    return vmx_doctor_check(&vmx_caps, read_field, report_violation, v);
+}
+
+static unsigned vmx_check(struct vcpu *v, doctor_report_t report, void *arg)
+{
+    /* vmx_run refuses real mode in words of its own where the processor cannot do it. */
+    if (!hv_caps.unrestricted && !(vmx_get_reg(v, REG_CR0) & CR0_PE)) {
+        return 0;
+    }
+    settle(v);
+    return vmx_doctor_check(&vmx_caps, read_field, report, arg);
+}
+
+static void vmx_poke(struct vcpu *v, const struct doctor_field *field, uint64_t value)
+{
+    settle(v);
+    vmcs_write(field->at, value);
 }
 
 /* A copy, or the VMCS if that takes nothing more; for dumps from anywhere. */
@@ -448,6 +455,9 @@ const struct hv_backend vmx_backend = {
     .set_tsc_offset = vmx_set_tsc_offset,
     .trap_port = vmx_trap_port,
     .trap_msr = vmx_trap_msr,
-    .explain = vmx_explain,
+    .check = vmx_check,
+    .fields = vmx_doctor_fields,
+    .nr_fields = VMX_DOCTOR_FIELDS,
+    .poke = vmx_poke,
     .dump = vmx_dump,
 };

@@ -520,6 +520,25 @@ static void check_rest(struct checks *c)
            in_guest_rest);
 }
 
+const struct doctor_field vmx_doctor_fields[VMX_DOCTOR_FIELDS] = {
+    {"pin", VMCS_PIN_CTL, 4},
+    {"proc", VMCS_PROC_CTL, 4},
+    {"exit", VMCS_EXIT_CTL, 4},
+    {"entry", VMCS_ENTRY_CTL, 4},
+    {"event", VMCS_ENTRY_EVENT, 4},
+    {"eptp", VMCS_EPTP, 8},
+    {"link", VMCS_LINK, 8},
+    {"host-cr0", VMCS_HOST_CR0, 8},
+    {"host-cr4", VMCS_HOST_CR4, 8},
+    {"host-cs", VMCS_HOST_CS, 2},
+    {"host-rip", VMCS_HOST_RIP, 8},
+    {"cr0", VMCS_GUEST_CR0, 8},
+    {"cr4", VMCS_GUEST_CR4, 8},
+    {"rflags", VMCS_GUEST_RFLAGS, 8},
+    {"cs-rights", VMCS_GUEST_ES_RIGHTS + 2, 4},
+    {"tr-rights", VMCS_GUEST_ES_RIGHTS + 14, 4},
+};
+
 unsigned vmx_doctor_check(const struct vmx_caps *caps, vmx_doctor_read_t read,
                           doctor_report_t report, void *arg)
 {

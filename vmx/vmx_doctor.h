@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The entry doctor: the manual's conditions for VMLAUNCH and VMRESUME (Software Developer's Manual,
- * Volume 3, "VM Entries"), checked in software. Pure but for the callbacks; callers: vmx_explain,
+ * Volume 3, "VM Entries"), checked in software. Pure but for the callbacks; callers: vmx.c,
  * host tests.
  */
 #pragma once
@@ -11,6 +11,10 @@
 
 /* The value of a VMCS field (enum vmcs_field). Fields whose control is off are not asked for. */
 typedef uint64_t (*vmx_doctor_read_t)(void *arg, uint32_t field);
+
+/* What experiments may overwrite: names and encodings. */
+#define VMX_DOCTOR_FIELDS 16
+extern const struct doctor_field vmx_doctor_fields[VMX_DOCTOR_FIELDS];
 
 /* Number of violations. `arg` goes to both callbacks. */
 unsigned vmx_doctor_check(const struct vmx_caps *caps, vmx_doctor_read_t read,

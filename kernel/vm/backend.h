@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernel/lib/err.h"
+#include "kernel/vm/doctor.h"
 #include "mm/types.h"
 
 struct vm;
@@ -15,7 +16,7 @@ struct pt_format;
 
 /* What the processor offers; `missing` says in words what is lacking when probe fails. */
 struct backend_caps {
-    const char *name; /* "SVM" */
+    const char *name; /* the extension's, for the operator */
     bool present;
     char missing[160]; /* and the firmware option to look at */
     uint32_t nr_tags;  /* ASIDs or VPIDs, tag 0 excluded; 0: no tags */
@@ -58,7 +59,7 @@ enum exit_kind {
     EXIT_SHUTDOWN,      /* triple fault */
     EXIT_INIT,          /* a host INIT is pending */
     EXIT_MACHINE_CHECK, /* the host's machine check arrived while the guest ran */
-    EXIT_ENTRY_FAILED,  /* the processor refused the state; backend->explain has logged why */
+    EXIT_ENTRY_FAILED,  /* the processor refused the state; raw[0] = 0: the entry doctor */
     EXIT_UNKNOWN,
     NR_EXIT_KINDS
 };
@@ -232,9 +233,13 @@ struct hv_backend {
     void (*set_tsc_offset)(struct vcpu *v, uint64_t offset);
     void (*trap_port)(struct vm *vm, uint16_t port, bool trap);
     void (*trap_msr)(struct vm *vm, uint32_t index, bool trap_read, bool trap_write);
-    /* Check the state in software, log field, value, rule and manual section of what is wrong;
-     * returns the number of violations. */
-    unsigned (*explain)(struct vcpu *v);
+    /* Check the state that the next entry would load in software; `report` (with `arg`) gets what is
+     * wrong. Returns the number of violations. v's own thread, sections included. */
+    unsigned (*check)(struct vcpu *v, doctor_report_t report, void *arg);
+    /* For experiments (kernel/vm/doctor.h): fields by name, and overwriting one of a loaded vCPU. */
+    const struct doctor_field *fields;
+    size_t nr_fields;
+    void (*poke)(struct vcpu *v, const struct doctor_field *field, uint64_t value);
     /* Registers to the log; safe in panic. */
     void (*dump)(struct vcpu *v);
 };

@@ -206,7 +206,7 @@ static bool is_refused_cr4(struct vcpu *v)
     uint8_t len;
     uint64_t lmsw;
 
-    return hv->explain(v) == 0 && emul_decode_cr(v, &cr, false, &len, &lmsw) == HV_OK &&
+    return doctor_is_sound(v) && emul_decode_cr(v, &cr, false, &len, &lmsw) == HV_OK &&
            cr.cr == 4 && cr.write;
 }
 
@@ -216,14 +216,14 @@ static enum exit_action entry_failed(struct vcpu *v, struct vm_exit *exit)
         vcpu_inject_gp(v);
         return ACT_RESUME;
     }
-    log_error("vm %s: vcpu %u: the processor refused the entry (%#llx)", v->vm->config.name, v->id,
-              (unsigned long long)exit->raw[0]);
-    if (hv->explain(v) == 0) {
-        log_error("vm %s: vcpu %u: no rule that is known here was broken", v->vm->config.name,
+    if (exit->raw[0] == 0) {
+        log_error("vm %s: vcpu %u: not entered: its state breaks a rule", v->vm->config.name,
                   v->id);
+    } else {
+        log_error("vm %s: vcpu %u: the processor refused the entry (%#llx)", v->vm->config.name,
+                  v->id, (unsigned long long)exit->raw[0]);
     }
-    hv->dump(v);
-    vm_stop_request(v->vm, STOP_ENTRY_FAILED, 0, "VM entry failed");
+    doctor_stop(v);
     return ACT_LEAVE;
 }
 

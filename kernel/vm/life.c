@@ -247,9 +247,6 @@ static enum hv_err start_claimed(struct vm *vm)
 {
     enum hv_err err = start_prepare(vm);
 
-    if (err == HV_OK && hv->explain(vm->vcpus[0]) != 0) {
-        err = HV_EINVAL;
-    }
     if (err != HV_OK) {
         return err;
     }

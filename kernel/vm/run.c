@@ -10,6 +10,7 @@
 #include "arch/x86_64/clock.h"
 #include "arch/x86_64/fpu.h"
 #include "arch/x86_64/irqflags.h"
+#include "arch/x86_64/mitigate.h"
 #include "kernel/devices/vlapic.h"
 #include "kernel/lib/mutant.h"
 #include "kernel/vm/exit.h"
@@ -26,11 +27,17 @@ static void load(struct vcpu *v)
     }
     v->loaded = true;
     if (cpu->loaded_vcpu != v || v->cpu != cpu->id || v->was_reset) {
+        bool first = v->was_reset;
+
         v->was_reset = false;
         __atomic_store_n(&v->cpu, cpu->id, __ATOMIC_RELAXED);
         cpu->loaded_vcpu = v;
         msr_load(v);
         hv->vcpu_load(v);
+        mitigate_switch(v->vm->id);
+        if (first) {
+            doctor_first_entry(v);
+        }
     }
 }
 
@@ -86,6 +93,12 @@ static enum exit_action run_section(struct vcpu *v, struct vm_exit *exit)
 
         if (unlikely(epoch != v->flushed_epoch) && !MUTANT(no_epoch_at_entry)) {
             tag_assign(v, epoch);
+        }
+        if (DOCTOR_EVERY_ENTRY && !doctor_is_sound(v)) {
+            *exit = (struct vm_exit){.kind = EXIT_ENTRY_FAILED};
+            action = ACT_SLOW;
+            note_exit(v, rdtsc_low());
+            break;
         }
         run(v, exit);
 
