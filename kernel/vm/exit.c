@@ -164,11 +164,15 @@ static enum exit_action protection(struct vcpu *v, struct vm_exit *exit)
     return ACT_RESUME;
 }
 
-/* Intercepted only so that the guest cannot loop inside the processor: give it back. */
+/*
+ * Intercepted only so that the guest cannot loop inside the processor: give it back. Its delivery may
+ * raise it again before any instruction boundary, where alone the processor looks at interrupts: so
+ * the section ends each time, and ours are taken there.
+ */
 static enum exit_action exception(struct vcpu *v, struct vm_exit *exit)
 {
     vcpu_inject_exception(v, exit->exc.vector, exit->exc.has_error, exit->exc.error);
-    return ACT_RESUME;
+    return ACT_LEAVE;
 }
 
 /* Look at events again. */
@@ -212,6 +216,7 @@ static bool is_refused_cr4(struct vcpu *v)
 
 static enum exit_action entry_failed(struct vcpu *v, struct vm_exit *exit)
 {
+    tag_entry_failed(v);
     if (is_refused_cr4(v)) {
         vcpu_inject_gp(v);
         return ACT_RESUME;

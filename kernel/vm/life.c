@@ -99,14 +99,29 @@ static void request_all(struct vm *vm, uint32_t bits)
 /* Let the vCPUs run. None is in the loop. */
 static void release(struct vm *vm)
 {
+    vm->ending = false;
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
         __atomic_fetch_and(&vm->vcpus[i]->request, ~VCPU_REQ_STOP, __ATOMIC_SEQ_CST);
     }
     set_state(vm, VM_RUNNING);
-    /* Somebody may have asked for the end in between. */
+    /* Somebody may have asked for the end in between, or while the VM was paused. */
     if (__atomic_load_n(&vm->stop_reason, __ATOMIC_SEQ_CST) != STOP_NONE) {
         request_all(vm, VCPU_REQ_STOP);
     }
+}
+
+/* True for the one who reports the end of this run: no vCPU is in the loop any more, and none enters
+ * that has not, for all were told to stop. vm->lock is held. */
+static bool claim_end(struct vm *vm)
+{
+    bool ended = vm->state == VM_RUNNING && vm->nr_running == 0 && !vm->ending &&
+                 vm->stop_reason != STOP_NONE;
+
+    if (ended) {
+        vm->ending = true;
+        vm->stopped_ns = clock_now_ns();
+    }
+    return ended;
 }
 
 /* ---- Stopping ---- */
@@ -143,6 +158,26 @@ static bool report_stop(struct vm *vm)
     return vm->stop_reason == STOP_RESET && vm->config.on_reset == ON_RESET_RESTART;
 }
 
+/* Said before anybody can see the state, so that lines come in order. True: to be started again. */
+static bool end_run(struct vm *vm)
+{
+    bool again = report_stop(vm);
+
+    become_stopped(vm);
+    return again;
+}
+
+/* A stop was asked for: end the run here if the vCPUs' threads had not entered the loop yet, for then
+ * none will be the last to leave it. True as end_run. */
+static bool end_unentered(struct vm *vm)
+{
+    uint64_t flags = spin_lock_irqsave(&vm->lock);
+    bool ended = claim_end(vm);
+
+    spin_unlock_irqrestore(&vm->lock, flags);
+    return ended && end_run(vm);
+}
+
 static bool stopped_or_gone(const struct vm *vm)
 {
     enum vm_state s = state_of(vm);
@@ -158,6 +193,7 @@ static void bring_to_stop(struct vm *vm, enum stop_reason reason, const char *wh
     }
     if (state_of(vm) == VM_RUNNING) {
         vm_stop_request(vm, reason, 0, "%s", why);
+        (void)end_unentered(vm);
         waitq_wait(&vm->state_wait, stopped_or_gone(vm));
     }
 }
@@ -197,12 +233,9 @@ bool life_vcpu_enter(struct vcpu *v)
     }
 }
 
-/* The guest asked for a reset, and the configuration grants it. On a vCPU's thread. */
-static void restart(struct vm *vm)
+/* The guest asked for a reset, and the configuration grants it. Claimed by the caller. */
+static void restart_claimed(struct vm *vm)
 {
-    if (claim(vm) != HV_OK) {
-        return;
-    }
     if (state_of(vm) == VM_STOPPED && vm->stop_reason == STOP_RESET) {
         vm->restarts++;
         if (start_prepare(vm) == HV_OK) {
@@ -214,30 +247,28 @@ static void restart(struct vm *vm)
             log_error("vm %s: cannot be started again", vm->config.name);
         }
     }
-    unclaim(vm);
+}
+
+/* On a vCPU's thread. */
+static void restart(struct vm *vm)
+{
+    if (claim(vm) == HV_OK) {
+        restart_claimed(vm);
+        unclaim(vm);
+    }
 }
 
 void life_vcpu_leave(struct vcpu *v)
 {
     struct vm *vm = v->vm;
     uint64_t flags = spin_lock_irqsave(&vm->lock);
-    bool last = __atomic_sub_fetch(&vm->nr_running, 1, __ATOMIC_ACQ_REL) == 0;
-    bool ended = last && vm->state == VM_RUNNING && vm->stop_reason != STOP_NONE;
-
-    if (ended) {
-        vm->stopped_ns = clock_now_ns();
-    }
+    __atomic_sub_fetch(&vm->nr_running, 1, __ATOMIC_ACQ_REL);
+    bool ended = claim_end(vm);
     spin_unlock_irqrestore(&vm->lock, flags);
-    if (ended) {
-        /* Said before anybody can see the state, so that lines come in order. */
-        bool again = report_stop(vm);
-
-        become_stopped(vm);
-        if (again) {
-            restart(vm);
-        }
-    } else {
+    if (!ended) {
         waitq_wake_all(&vm->state_wait);
+    } else if (end_run(vm)) {
+        restart(vm);
     }
 }
 
@@ -301,6 +332,9 @@ enum hv_err vm_resume(struct vm *vm)
     if (err == HV_OK) {
         if (state_of(vm) == VM_PAUSED) {
             release(vm);
+            if (end_unentered(vm)) {
+                restart_claimed(vm);
+            }
         } else {
             err = HV_EBUSY;
         }

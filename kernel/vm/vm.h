@@ -117,6 +117,7 @@ struct vm {
     enum vm_state state;
     enum stop_reason stop_reason; /* claimed once, by compare-and-swap; then stop_code, stop_text */
     bool stop_described;          /* stop_code and stop_text are there (release) */
+    bool ending;                  /* somebody reports the end of this run; vm->lock */
     bool busy;                    /* a life-cycle operation is under way; vm->lock */
     bool used;                    /* ran since its memory was built */
     uint32_t stop_code;
