@@ -35,7 +35,7 @@ boot: cdrom
 com1: enabled=1, mode=term, dev={tty}
 log: "{log}"
 panic: action=fatal
-error: action=report
+error: action=ignore
 info: action=ignore
 debug: action=ignore
 sound: waveoutdrv=dummy

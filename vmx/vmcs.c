@@ -6,6 +6,7 @@
  */
 #include "vmx/vmcs.h"
 
+#include "arch/x86_64/clock.h"
 #include "arch/x86_64/desc.h"
 #include "arch/x86_64/hostmap.h"
 #include "arch/x86_64/msr.h"
@@ -23,12 +24,23 @@ void vmcs_failed(const char *insn, uint64_t operand)
     panic("%s %#llx failed", insn, (unsigned long long)operand);
 }
 
+void vmcs_wind_timer(void)
+{
+    const uint64_t per_second = 1000;
+
+    if (vmx_has(vmx_caps.chosen.pin, PIN_TIMER)) {
+        vmcs_write(VMCS_GUEST_TIMER,
+                   MAX(clock_tsc_hz() / per_second >> vmx_caps.timer_shift, 1ULL));
+    }
+}
+
 static void build_controls(const struct vcpu *v)
 {
     const struct vmx_controls *c = &vmx_caps.chosen;
 
     vmcs_write(VMCS_PIN_CTL, c->pin);
     vmcs_write(VMCS_EXIT_CTL, c->exit);
+    vmcs_wind_timer();
     uint64_t proc2 = c->proc2;
     /* A lone vCPU that pauses waits for a device, not for another vCPU. */
     if (v->vm->config.vcpus > 1 && (vmx_caps.proc2.may & PROC2_PAUSE_LOOP)) {

@@ -73,6 +73,7 @@ enum vmcs_field {
     VMCS_GUEST_INTERRUPTIBILITY = 0x4824,
     VMCS_GUEST_ACTIVITY = 0x4826,
     VMCS_GUEST_SYSENTER_CS = 0x482a,
+    VMCS_GUEST_TIMER = 0x482e, /* preemption timer */
     VMCS_HOST_SYSENTER_CS = 0x4c00,
     /* natural width */
     VMCS_CR0_MASK = 0x6000,
@@ -112,6 +113,7 @@ enum vmcs_field {
 #define PIN_INTERRUPT BIT(0)
 #define PIN_NMI BIT(3)
 #define PIN_VIRTUAL_NMI BIT(5)
+#define PIN_TIMER BIT(6)
 
 /* Primary processor-based controls */
 #define PROC_IRQ_WINDOW BIT(2)
@@ -149,6 +151,7 @@ enum vmcs_field {
 #define EXITC_LOAD_PAT BIT(19)
 #define EXITC_SAVE_EFER BIT(20)
 #define EXITC_LOAD_EFER BIT(21)
+#define EXITC_SAVE_TIMER BIT(22)
 
 /* VM-entry controls */
 #define ENTRY_LOAD_DEBUG BIT(2)
@@ -231,6 +234,7 @@ enum vmcs_field {
 #define REASON_EPT_MISCONFIG 49u
 #define REASON_INVEPT 50u
 #define REASON_RDTSCP 51u
+#define REASON_TIMER 52u
 #define REASON_INVVPID 53u
 #define REASON_WBINVD 54u
 #define REASON_XSETBV 55u

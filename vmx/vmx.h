@@ -125,6 +125,12 @@ void vmx_host_entry(void); /* where exits arrive */
 /* vmcs.c: fields that never change, and those that name this processor. The VMCS is current. */
 void vmcs_build(const struct vcpu *v);
 void vmcs_set_host(void);
+/*
+ * Let the preemption timer, where there is one, end the guest's turn after a millisecond of its own
+ * time. A pending interrupt ends it anyway, but for Bochs 2.7, which holds interrupts back from a
+ * guest that was entered with them off until the guest turns them on or off.
+ */
+void vmcs_wind_timer(void);
 
 /* vmx_exit.c */
 void vmx_run(struct vcpu *v, struct vm_exit *exit);
@@ -184,6 +190,5 @@ void vmx_trap_port(struct vm *vm, uint16_t port, bool trap);
 void vmx_trap_msr(struct vm *vm, uint32_t index, bool trap_read, bool trap_write);
 
 /* vmx.c */
-unsigned vmx_explain(struct vcpu *v);
 /* Drop the linear translations under v's tag on this processor. */
 void vmx_flush_linear(struct vcpu *v);

@@ -17,7 +17,10 @@
 #define BASIC_STRING_INFO BIT(54)
 #define BASIC_TRUE_CONTROLS BIT(55)
 
+#define MISC_TIMER_SHIFT 0x1fu
+
 #define NEED_PIN (PIN_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMI)
+#define WANT_PIN (NEED_PIN | PIN_TIMER)
 #define WINDOWS (PROC_IRQ_WINDOW | PROC_NMI_WINDOW) /* opened when somebody waits */
 #define NEED_PROC                                                                            \
     (PROC_TSC_OFFSET | PROC_HLT | PROC_MWAIT | PROC_MONITOR | PROC_RDPMC | PROC_IO_BITMAPS | \
@@ -25,8 +28,9 @@
 #define WANT_PROC (NEED_PROC | PROC_TPR_SHADOW | PROC_SECONDARY)
 #define WANT_PROC2 \
     (PROC2_EPT | PROC2_VPID | PROC2_UNRESTRICTED | PROC2_RDTSCP | PROC2_INVPCID | PROC2_WBINVD)
-#define WANT_EXIT \
-    (EXITC_SAVE_DEBUG | EXITC_HOST_64 | EXITC_LOAD_PAT | EXITC_SAVE_EFER | EXITC_LOAD_EFER)
+#define WANT_EXIT                                                                            \
+    (EXITC_SAVE_DEBUG | EXITC_HOST_64 | EXITC_LOAD_PAT | EXITC_SAVE_EFER | EXITC_LOAD_EFER | \
+     EXITC_SAVE_TIMER)
 #define WANT_ENTRY (ENTRY_LOAD_DEBUG | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER)
 
 /* Low half: bits that must be 1. High half: bits that may be. */
@@ -59,6 +63,7 @@ void vmx_caps_read(struct vmx_caps *c)
         .cr0 = fixed(MSR_VMX_CR0_FIXED0, MSR_VMX_CR0_FIXED1),
         .cr4 = fixed(MSR_VMX_CR4_FIXED0, MSR_VMX_CR4_FIXED1),
         .phys_bits = cpu_features.phys_bits,
+        .timer_shift = rdmsr(MSR_VMX_MISC) & MISC_TIMER_SHIFT,
     };
     if (c->proc.may & PROC_SECONDARY) {
         c->proc2 = controls(MSR_VMX_PROC2);
@@ -89,13 +94,17 @@ void vmx_caps_choose(struct vmx_caps *c)
         want2 &= ~PROC2_VPID;
     }
     c->chosen = (struct vmx_controls){
-        .pin = choose(&c->pin, NEED_PIN),
+        .pin = choose(&c->pin, WANT_PIN),
         .proc = choose(&c->proc, WANT_PROC),
         .proc2 = choose(&c->proc2, want2),
         .exit = choose(&c->exit, WANT_EXIT),
         .entry = choose(&c->entry, WANT_ENTRY),
     };
     /* These are of use in pairs only. */
+    if (!(c->chosen.pin & PIN_TIMER) || !(c->chosen.exit & EXITC_SAVE_TIMER)) {
+        c->chosen.pin &= (uint32_t)~PIN_TIMER;
+        c->chosen.exit &= (uint32_t)~EXITC_SAVE_TIMER;
+    }
     if (!(c->chosen.exit & EXITC_LOAD_PAT) || !(c->chosen.entry & ENTRY_LOAD_PAT)) {
         c->chosen.exit &= (uint32_t)~EXITC_LOAD_PAT;
         c->chosen.entry &= (uint32_t)~ENTRY_LOAD_PAT;

@@ -25,6 +25,7 @@ struct vmx_caps {
     struct vmx_allowed pin, proc, proc2, exit, entry, cr0, cr4;
     uint64_t ept_vpid;
     unsigned phys_bits;
+    unsigned timer_shift;       /* the preemption timer counts at TSC rate divided by 2^this */
     struct vmx_controls chosen; /* for every VMCS; vmcs.c adds what depends on the vCPU */
 };
 

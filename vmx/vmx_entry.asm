@@ -65,6 +65,7 @@ vmx_enter:
 ; Exits arrive here: RSP as at the entry, everything else is the guest's.
 global vmx_host_entry:function
 vmx_host_entry:
+        cli                             ; off already, but Bochs 2.7 forgets that they are masked
         push    rax
         mov     rax, [rsp + 8]
         mov     [rax + GPR_RCX], rcx

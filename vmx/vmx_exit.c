@@ -43,6 +43,7 @@ static const uint8_t kind_of_reason[REASON_VMFUNC + 1] = { /* EXIT_NONE: not one
     [REASON_EPT_VIOLATION] = EXIT_MEMORY,
     [REASON_INVEPT]        = EXIT_VIRT_INSN,
     [REASON_RDTSCP]        = EXIT_RDTSC | INSTRUCTION,
+    [REASON_TIMER]         = EXIT_INTERRUPT,
     [REASON_INVVPID]       = EXIT_VIRT_INSN,
     [REASON_WBINVD]        = EXIT_WBINVD | INSTRUCTION,
     [REASON_XSETBV]        = EXIT_XSETBV | INSTRUCTION,
@@ -219,6 +220,10 @@ static void take_exit(struct vcpu *v, struct vm_exit *exit)
         exit->insn_len = 0;
         if (likely(exit->kind == EXIT_MEMORY)) {
             translate_memory(v, exit);
+            return;
+        }
+        if (reason == REASON_TIMER) {
+            vmcs_wind_timer();
             return;
         }
     }
