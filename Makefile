@@ -271,5 +271,6 @@ help:
 	@echo '  iso usb      bootable images: $(ISO), $(USB_IMAGE)'
 	@echo '  deps         install the Debian packages that are missing'
 	@echo '  format clean compile_commands.json help'
-	@echo 'Variables: BUILD=$(BUILD) CC=$(CC) DEBUG=$(DEBUG) V=$(V) VERSION=$(VERSION)'
+	@echo 'Variables: BUILD=$(BUILD) CC=$(CC) V=$(V) (1: show commands) VERSION=$(VERSION)'
+	@echo '  DEBUG=$(DEBUG) (1: check lock ranks and flush epochs)  JOBS=$(JOBS)'
 	@echo '  run: EMU=$(EMU) CPU=$(CPU) SMP=$(SMP) MEM=$(MEM) ACCEL=$(ACCEL) QEMU_EXTRA='

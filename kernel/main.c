@@ -36,6 +36,7 @@
 #include "kernel/shell/shell.h"
 #include "kernel/startup.h"
 #include "kernel/vm/backend.h"
+#include "kernel/vm/badmem.h"
 #include "mm/buddy.h"
 
 static struct boot_info boot_info;
@@ -200,6 +201,7 @@ static void boot_thread(void *arg)
     machine_report(&boot_info);
     console_init_input();
     log_start_thread();
+    badmem_start();
     selftest_run(boot_info.cmdline);
     startup_vms(&boot_info);
     shell_start();

@@ -12,7 +12,6 @@
 #include "kernel/lib/random.h"
 #include "kernel/log.h"
 #include "kernel/main.h"
-#include "kernel/vm/badmem.h"
 #include "kernel/vm/config.h"
 #include "kernel/vm/doctor.h"
 #include "kernel/vm/vm.h"
@@ -115,7 +114,6 @@ void startup_vms(const struct boot_info *info)
 {
     const struct host_config none = {.have_seed = false};
 
-    badmem_start();
     doctor_configure(info->cmdline);
     if (bootinfo_module(info, CONFIG_FILE) == NULL) {
         log_warn("no module " CONFIG_FILE ": no VMs; the shell comes up");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Machine memory that went bad: a frame that a machine check names is retired, and the VM that had it
- * is stopped; no other VM is. Caller: kernel/startup.c.
+ * is stopped; no other VM is. Caller: kernel/main.c.
  */
 #pragma once
 

@@ -198,11 +198,6 @@ static void bring_to_stop(struct vm *vm, enum stop_reason reason, const char *wh
     }
 }
 
-void vm_wait_stopped(struct vm *vm)
-{
-    waitq_wait(&vm->state_wait, stopped_or_gone(vm));
-}
-
 /* ---- The threads' way in and out ---- */
 
 static bool may_enter(const struct vcpu *v)
@@ -425,24 +420,6 @@ const char *vm_state_name(enum vm_state s)
     static const char *const names[] = {"stopped", "running", "paused", "dying"};
 
     return s < ARRAY_SIZE(names) ? names[s] : "?";
-}
-
-const char *stop_reason_name(enum stop_reason r)
-{
-    static const char *const names[] = {
-        [STOP_NONE] = "-",
-        [STOP_POWEROFF] = "powered off",
-        [STOP_RESET] = "reset",
-        [STOP_TRIPLE_FAULT] = "triple fault",
-        [STOP_DEBUG_EXIT] = "exited",
-        [STOP_ENTRY_FAILED] = "VM entry failed",
-        [STOP_EMULATION] = "cannot emulate",
-        [STOP_NO_MEMORY] = "out of memory",
-        [STOP_OPERATOR] = "stopped",
-        [STOP_ERROR] = "error",
-    };
-
-    return r < ARRAY_SIZE(names) ? names[r] : "?";
 }
 
 void vm_describe_stop(const struct vm *vm, char *buf, size_t len)

@@ -168,11 +168,8 @@ void vm_stop_request(struct vm *vm, enum stop_reason reason, uint32_t code, cons
 struct vm *vm_find(const char *name);
 void vm_put(struct vm *vm);
 void vm_for_each(bool (*fn)(struct vm *vm, void *arg), void *arg);
-/* Sleep until vm is stopped (or destroyed). */
-void vm_wait_stopped(struct vm *vm);
 
 const char *vm_state_name(enum vm_state s);
-const char *stop_reason_name(enum stop_reason r);
 /* One line such as "powered off", "triple fault at rip ...", "exited with code 1". */
 void vm_describe_stop(const struct vm *vm, char *buf, size_t len);
 
