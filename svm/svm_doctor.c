@@ -25,6 +25,8 @@ static void check_control_registers(struct doctor *d, const struct vmcb_save *s,
                   "bits above the physical address size are zero", consistency);
     doctor_expect(d, (s->cr4 & l->cr4_reserved) == 0, "CR4", s->cr4, "reserved bits are zero",
                   consistency);
+    doctor_expect(d, !(s->cr4 & CR4_CET) || (s->cr0 & CR0_WP), "CR4", s->cr4,
+                  "CET is set only with CR0.WP", consistency);
     doctor_expect(d, (s->dr6 >> 32) == 0, "DR6", s->dr6, "bits 63:32 are zero", consistency);
     doctor_expect(d, (s->dr7 >> 32) == 0, "DR7", s->dr7, "bits 63:32 are zero", consistency);
 }

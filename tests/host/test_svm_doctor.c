@@ -88,6 +88,7 @@ static void test_registers(void **state)
     BREAK(m.save.cr0 |= BIT(32), "CR0: bits 63:32");
     BREAK(m.save.cr3 = BIT(40), "CR3: bits above");
     BREAK(m.save.cr4 |= CR4_VMXE, "CR4: reserved");
+    BREAK(m.save.cr4 |= CR4_CET, "CR4: CET");
     BREAK(m.save.dr6 |= BIT(32), "DR6");
     BREAK(m.save.dr7 |= BIT(63), "DR7");
     BREAK(m.save.efer &= ~EFER_SVME, "EFER: SVME");

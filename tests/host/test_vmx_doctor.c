@@ -30,7 +30,7 @@ static const struct vmx_caps caps = {
     .exit = {0, ALL},
     .entry = {0, ALL & ~(ENTRY_SMM | ENTRY_DUAL_MONITOR)},
     .cr0 = {CR0_PE | CR0_NE | CR0_PG, ALL},
-    .cr4 = {CR4_VMXE, 0x7fffff},
+    .cr4 = {CR4_VMXE, 0xffffff},
     .ept_vpid = EPTCAP_WALK_4 | EPTCAP_WB | EPTCAP_UC,
     .phys_bits = 40,
 };
@@ -108,6 +108,31 @@ static void good(void)
     vmcs[VMCS_GUEST_GDTR_LIMIT] = vmcs[VMCS_GUEST_IDTR_LIMIT] = 0xfff;
 }
 
+/* One in 32-bit protected mode with PAE tables. */
+static void good_32(void)
+{
+    good();
+    vmcs[VMCS_ENTRY_CTL] &= ~ENTRY_IA32E;
+    vmcs[VMCS_GUEST_EFER] = 0;
+    vmcs[VMCS_GUEST_RIP] = 0x100000;
+    vmcs[VMCS_GUEST_PDPTE0] = 0x8001;
+    set_seg(1, 0x10, 0, 0xffffffff, 0xc09b);
+}
+
+/* And one in real mode, as after reset. */
+static void good_real(void)
+{
+    good_32();
+    vmcs[VMCS_GUEST_CR0] = CR0_NE | CR0_ET;
+    vmcs[VMCS_GUEST_CR4] = CR4_VMXE;
+    vmcs[VMCS_GUEST_RFLAGS] = RFLAGS_FIXED1;
+    vmcs[VMCS_GUEST_RIP] = 0xfff0;
+    for (unsigned i = 0; i < 6; i++) {
+        set_seg(i, 0, 0, 0xffff, 0x93);
+    }
+    set_seg(1, 0xf000, 0xffff0000, 0xffff, 0x9b);
+}
+
 static unsigned check(void)
 {
     violations = 0;
@@ -121,19 +146,13 @@ static void test_good(void **state)
     if (check() != 0) {
         fail_msg("%s", last);
     }
-    /* And one in real mode, as after reset. */
-    vmcs[VMCS_GUEST_CR0] = CR0_NE | CR0_ET;
-    vmcs[VMCS_GUEST_CR4] = CR4_VMXE;
-    vmcs[VMCS_GUEST_EFER] = 0;
-    vmcs[VMCS_ENTRY_CTL] &= ~ENTRY_IA32E;
-    vmcs[VMCS_GUEST_RFLAGS] = RFLAGS_FIXED1;
-    vmcs[VMCS_GUEST_RIP] = 0xfff0;
-    for (unsigned i = 0; i < 6; i++) {
-        set_seg(i, 0, 0, 0xffff, 0x93);
-    }
-    set_seg(1, 0xf000, 0xffff0000, 0xffff, 0x9b);
+    good_32();
     if (check() != 0) {
-        fail_msg("%s", last);
+        fail_msg("32 bits: %s", last);
+    }
+    good_real();
+    if (check() != 0) {
+        fail_msg("real mode: %s", last);
     }
 }
 
@@ -149,12 +168,14 @@ static const struct {
     {VMCS_PROC2_CTL, 1ull << 32 | PROC2_EPT, "secondary controls: only"},
     {VMCS_EXIT_CTL, 1ull << 32 | EXITC_HOST_64, "VM-exit controls: only"},
     {VMCS_EXIT_CTL, 0, "address-space size"},
-    {VMCS_ENTRY_CTL, ENTRY_SMM, "VM-entry controls: only"},
+    {VMCS_ENTRY_CTL, ENTRY_IA32E | ENTRY_LOAD_EFER | ENTRY_SMM, "VM-entry controls: only"},
     {VMCS_IO_BITMAP_A, 0x1001, "I/O bitmap A"},
     {VMCS_IO_BITMAP_B, 1ull << 40, "I/O bitmap B"},
     {VMCS_MSR_BITMAP, 0x800, "MSR bitmap"},
     {VMCS_VIRTUAL_APIC, 0x10, "virtual-APIC page"},
     {VMCS_CR3_TARGETS, 5, "CR3-target count"},
+    {VMCS_TPR_THRESHOLD, 0x10, "TPR threshold"},
+    {VMCS_EXIT_CTL, EXITC_HOST_64 | EXITC_SAVE_TIMER, "the preemption timer is saved"},
     {VMCS_VPID, 0, "VPID"},
     {VMCS_PROC2_CTL, PROC2_UNRESTRICTED, "unrestricted guest needs EPT"},
     {VMCS_EPTP, 0x5000 | 1 | EPTP_WALK_4, "EPTP: memory type"},
@@ -178,6 +199,7 @@ static const struct {
     {VMCS_HOST_SYSENTER_EIP, 1ull << 62, "host SYSENTER_EIP"},
     {VMCS_HOST_PAT, 2, "host PAT"},
     {VMCS_HOST_EFER, EFER_LMA, "host EFER"},
+    {VMCS_HOST_EFER, EFER_LMA | EFER_LME | EFER_SVME, "host EFER: reserved"},
     {VMCS_HOST_DS, 0x13, "host selector: TI and RPL"},
     {VMCS_HOST_TR, 0, "host selector: CS and TR"},
     {VMCS_GUEST_CR0, CR0_PE | CR0_PG, "CR0: as"},
@@ -186,6 +208,7 @@ static const struct {
     {VMCS_GUEST_CR4, CR4_VMXE, "IA-32e mode needs"},
     {VMCS_GUEST_CR3, 1ull << 40, "CR3: within"},
     {VMCS_GUEST_DR7, 1ull << 32, "DR7"},
+    {VMCS_GUEST_DEBUGCTL, 4, "DEBUGCTL"},
     {VMCS_GUEST_SYSENTER_ESP, 1ull << 62, "SYSENTER_ESP"},
     {VMCS_GUEST_SYSENTER_EIP, 1ull << 62, "SYSENTER_EIP"},
     {VMCS_GUEST_PAT, 0x0300, "PAT: each"},
@@ -194,7 +217,6 @@ static const struct {
     {VMCS_GUEST_EFER, EFER_LMA, "LMA equals LME"},
     {VMCS_GUEST_RIP, 1ull << 62, "RIP: canonical"},
     {VMCS_GUEST_RFLAGS, BIT(9), "RFLAGS: bit 1"},
-    {VMCS_GUEST_RFLAGS, RFLAGS_FIXED1 | RFLAGS_VM, "VM only in protected mode"},
     {VMCS_GUEST_ES_RIGHTS + 2, 0xa09b | RIGHTS_UNUSABLE, "CS: usable"},
     {VMCS_GUEST_ES_RIGHTS + 2, 0xa091, "CS: accessed code"},
     {VMCS_GUEST_ES_RIGHTS + 2, 0xa0fb, "CS: DPL of non-conforming"},
@@ -240,14 +262,14 @@ static void report_all(void *arg, const char *field, uint64_t value, const char 
     snprintf(all + used, sizeof(all) - used, "%s: %s\n", field, rule);
 }
 
+/* This rule, and no other. */
 static void expect_complaint(const char *complaint)
 {
     all[0] = '\0';
-    if (vmx_doctor_check(&caps, read_field, report_all, NULL) == 0) {
-        fail_msg("not noticed: %s", complaint);
-    }
-    if (strstr(all, complaint) == NULL) {
-        fail_msg("no complaint \"%s\" among:\n%s", complaint, all);
+    unsigned found = vmx_doctor_check(&caps, read_field, report_all, NULL);
+
+    if (found != 1 || strstr(all, complaint) == NULL) {
+        fail_msg("%u complaints instead of \"%s\" alone:\n%s", found, complaint, all);
     }
 }
 
@@ -301,23 +323,69 @@ static void test_broken_pairs(void **state)
     vmcs[VMCS_ENTRY_CTL] &= ~ENTRY_IA32E;
     vmcs[VMCS_GUEST_EFER] = 0;
     expect_complaint("RIP: bits 63:32");
-    good();
-    vmcs[VMCS_ENTRY_CTL] &= ~ENTRY_IA32E;
+    good_32();
     vmcs[VMCS_GUEST_CR4] |= CR4_PCIDE;
     expect_complaint("PCIDE only");
     good();
+    vmcs[VMCS_GUEST_CR4] |= CR4_CET;
+    expect_complaint("CET only");
+    good_32();
+    vmcs[VMCS_GUEST_PDPTE0 + 6] = 0x9003;
+    expect_complaint("PDPTE: a table");
+    good();
+    vmcs[VMCS_EXIT_MSR_STORE_COUNT] = 1;
+    vmcs[VMCS_EXIT_MSR_STORE] = 1ull << 40;
+    expect_complaint("VM-exit MSR-store address");
+    good();
+    vmcs[VMCS_ENTRY_EVENT] =
+        EVENT_VALID | EVENT_HAS_ERROR | EVENT_TYPE_HARD_EXCEPTION << 8 | EXC_GP;
+    vmcs[VMCS_ENTRY_ERROR] = 0x10000;
+    expect_complaint("exception error code");
+}
+
+static void test_broken_activity(void **state)
+{
+    const uint64_t hlt = 1, shutdown = 2;
+
+    (void)state;
+    good();
+    vmcs[VMCS_GUEST_ACTIVITY] = hlt;
+    vmcs[VMCS_ENTRY_EVENT] = EVENT_VALID | 0x30;
+    assert_int_equal(check(), 0);
+    vmcs[VMCS_GUEST_ACTIVITY] = shutdown;
+    expect_complaint("only events that end");
+    good();
+    vmcs[VMCS_GUEST_ACTIVITY] = hlt;
+    set_seg(1, 0x10, 0, 0xffffffff, 0xa09f);
+    set_seg(2, 0x1b, 0, 0xffffffff, 0xc0f3);
+    expect_complaint("halted only");
+    good();
+    vmcs[VMCS_GUEST_ACTIVITY] = hlt;
+    vmcs[VMCS_GUEST_PENDING_DEBUG] = PENDING_DEBUG_BS;
+    expect_complaint("BS is set exactly");
+}
+
+static void test_broken_segments(void **state)
+{
+    (void)state;
+    good();
     vmcs[VMCS_PROC2_CTL] = PROC2_EPT;
-    vmcs[VMCS_GUEST_ES + 4] = 0x1b;
+    set_seg(1, 0x10, 0, 0xffffffff, 0xa09f);
+    set_seg(2, 0x18, 0, 0xffffffff, 0xc0f3);
     expect_complaint("SS: DPL equals");
+    good();
+    vmcs[VMCS_PROC2_CTL] = PROC2_EPT;
+    vmcs[VMCS_GUEST_ES + 2] = 0x11;
+    expect_complaint("SS: RPL is that");
     good();
     vmcs[VMCS_PROC2_CTL] = PROC2_EPT;
     vmcs[VMCS_GUEST_ES] = 0x1b;
     expect_complaint("ES: DPL is not below");
-    good();
+    good_32();
     set_seg(1, 0, 0, 0xffff, 0xf3);
     expect_complaint("CS: DPL of a data segment");
-    good();
-    vmcs[VMCS_GUEST_CR0] &= ~CR0_PE;
+    good_real();
+    set_seg(1, 0xf000, 0xffff0000, 0xffff, 0x9f);
     set_seg(2, 0, 0, 0xffff, 0xf3);
     expect_complaint("SS: DPL is 0");
 }
@@ -326,9 +394,7 @@ static void test_virtual_8086(void **state)
 {
     (void)state;
     for (unsigned wrong = 0; wrong < 4; wrong++) {
-        good();
-        vmcs[VMCS_ENTRY_CTL] &= ~ENTRY_IA32E;
-        vmcs[VMCS_GUEST_EFER] = 0;
+        good_32();
         vmcs[VMCS_GUEST_RIP] = 0x100;
         vmcs[VMCS_GUEST_RFLAGS] |= RFLAGS_VM;
         for (unsigned i = 0; i < 6; i++) {
@@ -344,6 +410,9 @@ static void test_virtual_8086(void **state)
                          : wrong == 2 ? "DS: limit is FFFFH"
                                       : "DS: rights are F3H");
     }
+    set_seg(3, 0x1000, 0x10000, 0xffff, 0xf3);
+    vmcs[VMCS_GUEST_CR0] = CR0_NE | CR0_ET;
+    expect_complaint("VM only in protected mode");
 }
 
 int main(void)
@@ -352,6 +421,8 @@ int main(void)
         cmocka_unit_test(test_good),
         cmocka_unit_test(test_broken_fields),
         cmocka_unit_test(test_broken_pairs),
+        cmocka_unit_test(test_broken_activity),
+        cmocka_unit_test(test_broken_segments),
         cmocka_unit_test(test_virtual_8086),
     };
 

@@ -13,11 +13,17 @@ test_flush_SRCS := $(MM_ENV_SRCS) mm/flush.c
 test_pt_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS)
 test_p2m_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS)
 test_nested_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c
+test_tag_SRCS := $(MM_ENV_SRCS) kernel/vm/tag.c
+# The run loop, the flushes and the fault path of the kernel, which the test interrupts where it likes.
+test_tlb_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c tests/host/lockstep.c \
+                 $(addprefix kernel/vm/,fault.c flush.c run.c tag.c) kernel/lib/err.c
+test_tlb_LDFLAGS := -Wl,--wrap=p2m_populate,--wrap=sched_yield
 test_runq_SRCS := kernel/sched/runq.c
 test_timerq_SRCS := kernel/sched/timerq.c
 test_ept_SRCS := $(MM_ENV_SRCS) mm/flush.c mm/pt/pt.c mm/pt/pt_visit.c mm/pt/fmt_ept.c
 test_svm_doctor_SRCS := svm/svm_doctor.c svm/vmcb.c
-test_vmx_doctor_SRCS := vmx/vmx_doctor.c
+test_mitigate_SRCS := arch/x86_64/mitigate_plan.c
+test_vmx_doctor_SRCS := vmx/vmx_doctor.c vmx/vmx_doctor_guest.c
 test_mtrr_SRCS := arch/x86_64/mtrr_type.c
 test_cr_rules_SRCS := kernel/vm/cr_rules.c
 test_acpi_SRCS := arch/x86_64/acpi_tables.c kernel/lib/rng.c kernel/lib/string.c

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What is dropped between guests, for processors as their makers describe them.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "arch/x86_64/mitigate.h"
+
+#define INTEL .vendor = CPU_VENDOR_INTEL, .family = 6
+#define MD_CLEAR (1u << 10)
+#define IBPB (1u << 26)
+#define L1D_FLUSH (1u << 28)
+#define NEW_MICROCODE (MD_CLEAR | IBPB | L1D_FLUSH)
+#define RTM (1u << 11)
+
+static const struct {
+    const char *name;
+    struct mitigate_facts facts;
+    struct mitigate_plan plan; /* predictors, L1 data, buffers */
+} cases[] = {
+    {"Skylake",
+     {INTEL, .model = 0x55, .l7_ebx = RTM, .l7_edx = NEW_MICROCODE},
+     {MITIGATE_ACTIVE, MITIGATE_ACTIVE, MITIGATE_ACTIVE}},
+    {"Skylake as it left the factory",
+     {INTEL, .model = 0x55, .l7_ebx = RTM},
+     {MITIGATE_NO_MEANS, MITIGATE_NO_MEANS, MITIGATE_NO_MEANS}},
+    {"Skylake beneath a hypervisor that flushes",
+     {INTEL, .model = 0x55, .l7_edx = NEW_MICROCODE, .arch_caps = BIT(3)},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE}},
+    {"Cascade Lake without TSX: RDCL_NO, MDS_NO",
+     {INTEL, .model = 0x55, .l7_edx = NEW_MICROCODE, .arch_caps = BIT(0) | BIT(5)},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED}},
+    {"Cascade Lake with TSX: TAA",
+     {INTEL, .model = 0x55, .l7_ebx = RTM, .l7_edx = NEW_MICROCODE, .arch_caps = BIT(0) | BIT(5)},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE}},
+    {"TAA_NO",
+     {INTEL, .model = 0x8f, .l7_ebx = RTM, .l7_edx = NEW_MICROCODE,
+      .arch_caps = BIT(0) | BIT(5) | BIT(8)},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED}},
+    {"Ice Lake: MMIO stale data by FB_CLEAR",
+     {INTEL, .model = 0x6a, .l7_edx = NEW_MICROCODE,
+      .arch_caps = BIT(0) | BIT(5) | BIT(8) | BIT(17)},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE}},
+    {"FB_CLEAR, but none of the three flaws",
+     {INTEL, .model = 0x8f, .l7_edx = NEW_MICROCODE,
+      .arch_caps = BIT(0) | BIT(5) | BIT(8) | BIT(13) | BIT(14) | BIT(15) | BIT(17)},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED}},
+    {"Alder Lake's small cores: RFDS_CLEAR",
+     {INTEL, .model = 0x97, .l7_edx = IBPB, .arch_caps = BIT(0) | BIT(5) | BIT(8) | BIT(28)},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE}},
+    {"Goldmont: neither L1TF nor MDS",
+     {INTEL, .model = 0x5c, .l7_edx = IBPB},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED}},
+    {"Silvermont: MDS alone",
+     {INTEL, .model = 0x37, .l7_edx = MD_CLEAR | IBPB},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE}},
+    {"Zen with IBPB",
+     {.vendor = CPU_VENDOR_AMD, .family = 0x17, .model = 1, .ext8_ebx = 1u << 12},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED}},
+    {"Zen without",
+     {.vendor = CPU_VENDOR_AMD, .family = 0x17, .model = 1},
+     {MITIGATE_NO_MEANS, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED}},
+};
+
+static void test_plans(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        const struct mitigate_plan *want = &cases[i].plan;
+        struct mitigate_plan got;
+
+        mitigate_decide(&cases[i].facts, &got);
+        if (got.predictors != want->predictors || got.l1_data != want->l1_data ||
+            got.buffers != want->buffers) {
+            fail_msg("%s: %d %d %d instead of %d %d %d", cases[i].name, got.predictors, got.l1_data,
+                     got.buffers, want->predictors, want->l1_data, want->buffers);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_plans)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
