@@ -26,7 +26,18 @@ void flush_batch_init(struct flush_batch *b, struct flush_domain *d)
 
 void flush_batch_touch(struct flush_batch *b)
 {
+    if (!b->dirty && b->domain != NULL) {
+        __atomic_fetch_add(&b->domain->pending, 1, __ATOMIC_SEQ_CST);
+    }
     b->dirty = true;
+}
+
+void flush_batch_join(struct flush_batch *b)
+{
+    if (!b->dirty && b->domain != NULL && !MUTANT(no_join) &&
+        __atomic_load_n(&b->domain->pending, __ATOMIC_SEQ_CST) != 0) {
+        flush_batch_touch(b);
+    }
 }
 
 void flush_batch_free(struct flush_batch *b, mfn_t mfn, unsigned order)
@@ -43,7 +54,7 @@ void flush_batch_free(struct flush_batch *b, mfn_t mfn, unsigned order)
     f->gfn = b->head.n;
     b->head = mfn;
     b->nr++;
-    b->dirty = true;
+    flush_batch_touch(b);
 }
 
 /* The block's epoch has passed: no processor can hold a translation to it. */
@@ -63,8 +74,11 @@ static void check_epoch(const struct flush_batch *b, const struct frame *f)
 
 void flush_batch_commit(struct flush_batch *b)
 {
-    if (b->dirty && b->domain != NULL && !MUTANT(free_without_flush)) {
-        env_flush_guest(b->domain);
+    if (b->dirty && b->domain != NULL) {
+        if (!MUTANT(free_without_flush)) {
+            env_flush_guest(b->domain);
+        }
+        __atomic_fetch_sub(&b->domain->pending, 1, __ATOMIC_SEQ_CST);
     }
     while (mfn_valid(b->head)) {
         mfn_t mfn = b->head;

@@ -14,6 +14,7 @@ struct flush_domain {
     uint64_t epoch;   /* bumped by every flush; read by each entry (atomic) */
     void *owner;      /* the VM, for env_flush_guest */
     uint64_t flushes; /* statistics (atomic) */
+    uint64_t pending; /* batches with changes that are not flushed yet (atomic) */
 };
 
 struct flush_batch {
@@ -29,5 +30,11 @@ void flush_batch_init(struct flush_batch *b, struct flush_domain *d);
 void flush_batch_free(struct flush_batch *b, mfn_t mfn, unsigned order);
 /* Note that some translation was removed or weakened. */
 void flush_batch_touch(struct flush_batch *b);
+/*
+ * Somebody else may have made just the change that this batch is for, and not have flushed yet: what
+ * is gone from the tables is still in TLBs then. If anything is pending, this batch flushes too. To be
+ * called by who looked for translations to remove or weaken, under the lock of the tables.
+ */
+void flush_batch_join(struct flush_batch *b);
 /* Flush if dirty, then free. No lock held, not on the fast path. Idempotent. */
 void flush_batch_commit(struct flush_batch *b);

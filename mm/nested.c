@@ -130,6 +130,7 @@ static void nested_drop(struct view *v, gfn_t first, uint64_t nr, struct flush_b
 
     spin_lock(&n->lock);
     pt_unmap(&n->pt, gfn_gpa(first).a, nr << PAGE_SHIFT, b);
+    flush_batch_join(b);
     spin_unlock(&n->lock);
 }
 
@@ -139,6 +140,7 @@ static void nested_protect(struct view *v, gfn_t first, uint64_t nr, struct flus
 
     spin_lock(&n->lock);
     pt_protect(&n->pt, gfn_gpa(first).a, nr << PAGE_SHIFT, PT_R | PT_X, b);
+    flush_batch_join(b);
     spin_unlock(&n->lock);
 }
 

@@ -60,7 +60,7 @@ def kick_modules(steps, millions):
 
 
 def test_svm_kick():
-    with Machine("svm_kick", smp=2, mem="512M", limit=200, modules=kick_modules(2, 5000)) as m:
+    with Machine("svm_kick", smp=2, mem="512M", limit=200, modules=kick_modules(3, 700)) as m:
         kick(m)
         m.poweroff()
 
@@ -76,7 +76,7 @@ def test_svm_drop_storm():
     """A guest checks its memory while its translations are dropped as fast as the shell can type."""
     vms = [(name, {"memory": "64M", "kernel": "memtouch.elf", "output": "log", "largepages": large,
                    "cmdline": "name=%s end=exit mb=24 rounds=%d order=random" % (name, rounds)})
-           for name, large, rounds in (("small", "off", 12), ("large", "auto", 12))]
+           for name, large, rounds in (("small", "off", 40), ("large", "auto", 40))]
     with Machine("svm_drop_storm", smp=2, mem="512M", limit=300,
                  modules={"ballast.conf": conf(*vms, seed=1),
                           "memtouch.elf": guest_elf("memtouch")}) as m:
@@ -90,7 +90,7 @@ def test_svm_drop_storm():
                 assert "audit: passed" in m.command("audit")
         for name in ("small", "large"):
             m.wait_for("vms", name + r"\s+stopped.*exited with code 1\b", timeout=240)
-            assert re.search(r"\[%s\] SUMMARY passed 14 failed 0" % name, m.text())
+            assert re.search(r"\[%s\] SUMMARY passed 42 failed 0" % name, m.text())
         assert drops >= 20 and found > 100 * drops, (drops, found)
         assert "audit: passed" in m.command("audit")
         m.poweroff()

@@ -122,6 +122,30 @@ static void forgotten_flush_panics(void **state)
     env_stop();
 }
 
+/* Who finds its change made by somebody who has not flushed yet must wait for a flush as well. */
+static void change_of_another_is_waited_for(void **state)
+{
+    struct flush_batch batch, other;
+
+    (void)state;
+    start(&batch);
+    flush_batch_init(&other, &domain);
+    flush_batch_join(&batch);
+    flush_batch_commit(&batch);
+    assert_int_equal(test_env.flushes, 0);
+    flush_batch_touch(&other);
+    flush_batch_join(&batch);
+    flush_batch_commit(&batch);
+    assert_int_equal(test_env.flushes, 1);
+    flush_batch_commit(&other);
+    assert_int_equal(test_env.flushes, 2);
+    assert_int_equal(domain.pending, 0);
+    flush_batch_join(&batch);
+    flush_batch_commit(&batch);
+    assert_int_equal(test_env.flushes, 2);
+    env_stop();
+}
+
 /* A frame that waits is nobody's to free. */
 static void freeing_twice_panics(void **state)
 {
@@ -141,9 +165,12 @@ static void freeing_twice_panics(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(frames_wait_for_the_flush), cmocka_unit_test(flushes_only_when_needed),
-        cmocka_unit_test(nobody_to_flush),           cmocka_unit_test(forgotten_flush_panics),
+        cmocka_unit_test(frames_wait_for_the_flush),
+        cmocka_unit_test(flushes_only_when_needed),
+        cmocka_unit_test(nobody_to_flush),
+        cmocka_unit_test(forgotten_flush_panics),
         cmocka_unit_test(freeing_twice_panics),
+        cmocka_unit_test(change_of_another_is_waited_for),
     };
 
     return cmocka_run_group_tests_name("flush", tests, NULL, NULL);
