@@ -19,7 +19,7 @@ enum frame_use {
     FRAME_GUEST,   /* guest memory; owner is the VM, the record holds its gfn */
     FRAME_P2M,     /* p2m radix nodes; owner is the VM (overhead) */
     FRAME_VIEW,    /* nested or shadow tables; owner is the VM (overhead) */
-    FRAME_VM,      /* other structures of a VM: VMCB, bitmaps, stacks (overhead) */
+    FRAME_VM,      /* other structures of a VM: control blocks, bitmaps, stacks (overhead) */
     FRAME_RETIRED, /* reported bad by the machine; never used again */
     NR_FRAME_USES
 };

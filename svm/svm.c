@@ -163,8 +163,6 @@ static void svm_vcpu_reset(struct vcpu *v)
     struct svm_vcpu *s = svm_of(v);
 
     vmcb_reset(s->vmcb);
-    memset(v->gpr, 0, sizeof(v->gpr));
-    v->gpr[GPR_RDX] = cpuid(CPUID_FEATURES, 0).eax; /* the processor's signature */
     v->rip = s->vmcb->save.rip;
     memset(s->dr, 0, sizeof(s->dr));
     s->irq_window = false;
@@ -202,9 +200,6 @@ static enum hv_err svm_vcpu_init(struct vcpu *v)
     svm_vcpu_reset(v);
     return HV_OK;
 }
-
-#define READ_DR(n, out) __asm__ volatile("mov %%dr" #n ", %0" : "=r"(out))
-#define WRITE_DR(n, in) __asm__ volatile("mov %0, %%dr" #n ::"r"(in))
 
 /* The VMCB holds DR6 and DR7 alone; the host uses none. */
 static void svm_vcpu_load(struct vcpu *v)
@@ -315,11 +310,6 @@ static void svm_dump(struct vcpu *v)
     log_error("  cr0 %#llx cr2 %#llx cr3 %#llx cr4 %#llx efer %#llx", (unsigned long long)s->cr0,
               (unsigned long long)s->cr2, (unsigned long long)s->cr3, (unsigned long long)s->cr4,
               (unsigned long long)s->efer);
-    for (unsigned i = 0; i < NR_GPRS; i += 4) {
-        log_error("  gpr%-2u %#llx %#llx %#llx %#llx", i, (unsigned long long)v->gpr[i],
-                  (unsigned long long)v->gpr[i + 1], (unsigned long long)v->gpr[i + 2],
-                  (unsigned long long)v->gpr[i + 3]);
-    }
     log_error("  exit %#llx info %#llx %#llx event %#llx", (unsigned long long)c->exit_code,
               (unsigned long long)c->exit_info1, (unsigned long long)c->exit_info2,
               (unsigned long long)c->exit_int_info);

@@ -103,8 +103,6 @@ static void translate_cr(const struct vmcb *m, uint32_t code, struct vm_exit *ex
 static void translate_exception(const struct vmcb *m, uint32_t code, struct vm_exit *exit)
 {
     uint8_t vector = (uint8_t)(code - VMEXIT_EXCEPTION(0));
-    const uint32_t with_error = BIT(EXC_DF) | BIT(EXC_TS) | BIT(EXC_NP) | BIT(EXC_SS) |
-                                BIT(EXC_GP) | BIT(EXC_PF) | BIT(EXC_AC) | BIT(EXC_CP);
 
     exit->insn_len = 0;
     if (vector == EXC_MC) {
@@ -113,7 +111,7 @@ static void translate_exception(const struct vmcb *m, uint32_t code, struct vm_e
     }
     exit->exc = (struct exit_exception){
         .vector = vector,
-        .has_error = (with_error >> vector) & 1,
+        .has_error = (EXC_WITH_ERROR >> vector) & 1,
         .error = (uint32_t)m->ctl.exit_info1,
         .cr2 = m->ctl.exit_info2,
     };
@@ -154,15 +152,26 @@ static __attribute__((noinline)) void translate_operands(struct vcpu *v, const s
 #define KINDS_WITH_OPERANDS \
     (BIT(EXIT_CR) | BIT(EXIT_EXCEPTION) | BIT(EXIT_NMI_WINDOW) | BIT(EXIT_NONE))
 
+/* No shadow, no trap or resume flag, and RIP does not wrap (see svm_advance). */
+static inline bool is_plain_step(const struct vmcb *m)
+{
+    const uint16_t long_code = 0x200;
+
+    return ((m->ctl.int_state & INTSTATE_SHADOW) | (m->save.rflags & (RFLAGS_TF | RFLAGS_RF)) |
+            (~m->save.cs.attr & long_code)) == 0;
+}
+
 static inline void translate_code(struct vcpu *v, const struct vmcb *m, struct vm_exit *exit)
 {
     uint32_t code = (uint32_t)m->ctl.exit_code;
 
     if (code == VMEXIT_IOIO) {
+        v->plain_step = is_plain_step(m);
         translate_port(m, v->rip, exit);
         return;
     }
     if (unlikely(code >= ARRAY_SIZE(kind_of_code))) {
+        v->plain_step = false;
         if (likely(code == VMEXIT_NPF)) {
             translate_memory(m, exit);
         } else {
@@ -171,6 +180,7 @@ static inline void translate_code(struct vcpu *v, const struct vmcb *m, struct v
         return;
     }
     exit->kind = kind_of_code[code];
+    v->plain_step = is_plain_step(m);
     /* The field is zero where the processor does not save it: the difference is then huge. */
     uint64_t len = m->ctl.next_rip - v->rip;
     exit->insn_len = len <= INSN_MAX ? (uint8_t)len : 0;

@@ -10,10 +10,6 @@
 #include "arch/x86_64/regs.h"
 #include "kernel/lib/string.h"
 
-#define PAT_RESET 0x0007040600070406ULL
-#define DR6_RESET 0xffff0ff0ULL
-#define DR7_RESET 0x400ULL
-
 #define SEG_CODE_RESET 0x9bu /* present, accessed, readable code */
 #define SEG_DATA_RESET 0x93u
 #define SEG_LDT_RESET 0x82u

@@ -118,14 +118,6 @@ static void check_nested(struct vmx_checks *c)
            "a table within the physical address width, reserved bits clear", in_controls);
 }
 
-static bool exception_has_error(unsigned vector)
-{
-    const uint32_t with_error = BIT(EXC_DF) | BIT(EXC_TS) | BIT(EXC_NP) | BIT(EXC_SS) |
-                                BIT(EXC_GP) | BIT(EXC_PF) | BIT(EXC_AC);
-
-    return (with_error >> vector & 1) != 0;
-}
-
 static void check_event(struct vmx_checks *c)
 {
     const uint64_t reserved = 0x7ffff000;
@@ -141,7 +133,7 @@ static void check_event(struct vmx_checks *c)
     expect(c, type != EVENT_TYPE_NMI || vector == EXC_NMI, name, word, "an NMI has vector 2",
            in_controls);
     expect(c, !hard || vector < 32, name, word, "an exception's vector is below 32", in_controls);
-    bool error = hard && vector < 32 && exception_has_error(vector) &&
+    bool error = hard && vector < 32 && (EXC_WITH_ERROR >> vector & 1) &&
                  (!c->unrestricted || (c->cr0 & CR0_PE));
     expect(c, ((word & EVENT_HAS_ERROR) != 0) == error, name, word,
            "an error code for exceptions that have one, in protected mode, and no other",

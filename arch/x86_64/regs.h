@@ -94,6 +94,18 @@
 #define EXC_XM 19
 #define EXC_VE 20
 #define EXC_CP 21
+/* A bit for each exception that pushes an error code ("Error Code"). */
+#define EXC_WITH_ERROR                                                                   \
+    (BIT(EXC_DF) | BIT(EXC_TS) | BIT(EXC_NP) | BIT(EXC_SS) | BIT(EXC_GP) | BIT(EXC_PF) | \
+     BIT(EXC_AC) | BIT(EXC_CP))
+
+/* What registers hold after reset ("Processor State After Reset"). */
+#define PAT_RESET 0x0007040600070406ULL
+#define DR6_RESET 0xffff0ff0ULL
+#define DR7_RESET 0x400ULL
+
+#define READ_DR(n, out) __asm__ volatile("mov %%dr" #n ", %0" : "=r"(out))
+#define WRITE_DR(n, in) __asm__ volatile("mov %0, %%dr" #n ::"r"(in))
 
 /* Page-fault error code. */
 #define PFEC_P BIT(0)

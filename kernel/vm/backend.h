@@ -187,16 +187,16 @@ struct hv_backend {
     /* Per-VM structures (bitmaps that deny by default). fini accepts half-built VMs. */
     enum hv_err (*vm_init)(struct vm *vm);
     void (*vm_fini)(struct vm *vm);
-    /* Afterwards guest registers hold reset values (manual: "Processor Initialization State"). */
+    /* Afterwards guest registers outside gpr[] hold reset values ("Processor Initialization State"). */
     enum hv_err (*vcpu_init)(struct vcpu *v);
     void (*vcpu_fini)(struct vcpu *v);
     void (*vcpu_reset)(struct vcpu *v);
     /* Bind to this processor; after put any processor may load. */
     void (*vcpu_load)(struct vcpu *v);
     void (*vcpu_put)(struct vcpu *v);
-    /* Enter and leave the fast-path section on this processor: on SVM CLGI, IDT without IST, VMLOAD
-     * guest / VMSAVE guest, VMLOAD host, full IDT, STGI; on VMX CLI / STI. Between them nothing
-     * sleeps, spins or takes interrupts. */
+    /* Enter and leave the fast-path section on this processor: interrupts are held off, and what the
+     * guest's registers replace of the host's is exchanged. Between them nothing sleeps, spins or
+     * takes interrupts. */
     void (*section_begin)(struct vcpu *v);
     void (*section_end)(struct vcpu *v);
     /* One entry inside a section; fills exit, v->gpr, v->rip and, with VCPU_REQ_EVENT in v->request,
@@ -240,7 +240,7 @@ struct hv_backend {
     const struct doctor_field *fields;
     size_t nr_fields;
     void (*poke)(struct vcpu *v, const struct doctor_field *field, uint64_t value);
-    /* Registers to the log; safe in panic. */
+    /* Registers outside gpr[] to the log; safe in panic. */
     void (*dump)(struct vcpu *v);
 };
 

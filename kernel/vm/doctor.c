@@ -107,13 +107,23 @@ bool doctor_is_sound(struct vcpu *v)
     return hv->check(v, keep_quiet, v) == 0;
 }
 
+void doctor_dump(struct vcpu *v)
+{
+    hv->dump(v);
+    for (unsigned i = 0; i < NR_GPRS; i += 4) {
+        log_error("  gpr%-2u %#llx %#llx %#llx %#llx", i, (unsigned long long)v->gpr[i],
+                  (unsigned long long)v->gpr[i + 1], (unsigned long long)v->gpr[i + 2],
+                  (unsigned long long)v->gpr[i + 3]);
+    }
+}
+
 void doctor_stop(struct vcpu *v)
 {
     if (hv->check(v, say, v) == 0) {
         log_error("vm %s: vcpu %u: no rule that is known here was broken", v->vm->config.name,
                   v->id);
     }
-    hv->dump(v);
+    doctor_dump(v);
     vm_stop_request(v->vm, STOP_ENTRY_FAILED, 0, "VM entry failed");
 }
 

@@ -58,5 +58,7 @@ void doctor_configure(const char *cmdline);
 void doctor_first_entry(struct vcpu *v);
 /* Nothing is wrong with v's state. Logs nothing; v's own thread, sections included. */
 bool doctor_is_sound(struct vcpu *v);
+/* All of v's registers to the log. */
+void doctor_dump(struct vcpu *v);
 /* Log what is wrong with v's state, and its registers; stop the VM. Outside sections. */
 void doctor_stop(struct vcpu *v);

@@ -5,6 +5,7 @@
  * life_vcpu_enter.
  */
 #include "arch/x86_64/clock.h"
+#include "arch/x86_64/cpuid.h"
 #include "arch/x86_64/fpu.h"
 #include "arch/x86_64/smp.h"
 #include "kernel/devices/devices.h"
@@ -78,6 +79,8 @@ static void reset_registers(struct vcpu *v)
 {
     hpa_t root;
 
+    memset(v->gpr, 0, sizeof(v->gpr));
+    v->gpr[GPR_RDX] = cpuid(CPUID_FEATURES, 0).eax; /* the processor's signature */
     hv->vcpu_reset(v);
     v->was_reset = true;
     v->pending_exception.type = EVENT_NONE;

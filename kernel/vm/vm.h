@@ -68,7 +68,7 @@ struct vcpu {
     uint64_t gpr[NR_GPRS]; /* x86 order; gpr[GPR_RSP] is not used: REG_RSP */
     uint64_t rip;          /* filled at exit, written back at entry */
     struct vm *vm;
-    void *vendor; /* the vendor's per-vCPU data (VMCB holder) */
+    void *vendor; /* the vendor's per-vCPU data (its control block) */
     struct vlapic *lapic;
     uint64_t flushed_epoch; /* flush epoch that this vCPU's tag has seen */
     uint32_t tag;
@@ -80,8 +80,9 @@ struct vcpu {
     struct event interrupted;       /* delivery an exit cut short: re-injected first */
     bool nmi_pending;
     bool irq_window, tpr_trap; /* what the backend was last asked for (kernel/vm/event.c) */
-    bool halted;               /* HLT executed, waiting for an event */
-    bool wait_sipi;            /* after INIT (application processors) */
+    bool plain_step; /* stepping over this exit's instruction changes RIP alone; backend->run */
+    bool halted;     /* HLT executed, waiting for an event */
+    bool wait_sipi;  /* after INIT (application processors) */
     uint8_t sipi_vector;
 
     struct fetch_walk fetch[NR_FETCH_WALKS]; /* by low bits of the page number */
@@ -186,7 +187,7 @@ struct vm_dropped {
     uint64_t drop_ticks, flush_ticks; /* TSC: emptying it; flushing all processors, then freeing */
 };
 enum hv_err vm_drop(struct vm *vm, struct vm_dropped *out) __must_check;
-/* Bytes of machine memory the VM costs beyond its guest memory: tables, VMCBs, stacks, objects. */
+/* Bytes of machine memory the VM costs beyond its guest memory: tables, control blocks, stacks, objects. */
 uint64_t vm_overhead_bytes(struct vm *vm);
 
 /* --- vCPU services for devices and facilities --- */
