@@ -80,6 +80,45 @@ def layers():
     yield verdict("include directions", problems)
 
 
+# Common files name no vendor, in words or in names, but for citations of manuals and these.
+VENDOR_WORD = re.compile(r"(?<![a-z])(svm|vmx|vmcb|vmcs|vmrun|vmload|vmsave|stgi|clgi|vmlaunch|"
+                         r"vmresume|vmread|vmwrite|amd|intel)(?![a-z])", re.I)
+CITATION = re.compile(r"Manual: |Programmer's|Developer's|Intel 64 and IA-32")
+VENDOR_FILES = {
+    VENDOR_SELECTOR: "chooses between them",
+    "kernel/vm/cpuid.c": "leaves that only one vendor's processors have",
+    "kernel/vm/msr.c": "registers that only one vendor's processors have",
+    "mm/pt/fmt_x86.c": "a table format is its vendor's",
+    "mm/pt/fmt_x86.h": "a table format is its vendor's",
+    "mm/pt/fmt_ept.h": "a table format is its vendor's",
+    # Features of processors by name, and what follows from them for the host.
+    "arch/x86_64/cpu.c": "detects them",
+    "arch/x86_64/cpu.h": "detects them",
+    "arch/x86_64/cpuid.h": "leaves by name",
+    "arch/x86_64/msr.h": "registers by name",
+    "arch/x86_64/desc.h": "two interrupt tables, and why",
+    "arch/x86_64/percpu.h": "the current processor without GS, and why",
+    "arch/x86_64/firmware.c": "what the firmware may have switched off",
+    "arch/x86_64/fpu.c": "differences of FXSAVE",
+    "arch/x86_64/mce.c": "banks of machine checks",
+    "arch/x86_64/mitigate_plan.c": "flaws by model",
+}
+
+
+def vendors():
+    problems = []
+    for name in kernel_files(".c", ".h", ".asm"):
+        if name.startswith(("vmx/", "svm/")) or name in VENDOR_FILES:
+            continue
+        for number, line in enumerate(open(name, encoding="utf-8"), 1):
+            if VENDOR_WORD.search(line) and not CITATION.search(line):
+                problems.append(f"{name}:{number}: {line.strip()}")
+    unused = [name for name in VENDOR_FILES if not os.path.exists(name) or
+              not VENDOR_WORD.search(open(name, encoding="utf-8").read())]
+    problems += [f"{name}: names no vendor: take it off the list" for name in unused]
+    yield verdict("common files name no vendor", problems)
+
+
 def spdx():
     problems = []
     for name in files(".c", ".h", ".asm", ".py", ".sh", ".mk", ".ld", "Makefile", ".cfg"):

@@ -16,6 +16,7 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 
 CHECKS = {
     "layers": checks_text.layers,
+    "vendors": checks_text.vendors,
     "spdx": checks_text.spdx,
     "markers": checks_text.markers,
     "prefixes": checks_text.pragma_once,
