@@ -32,8 +32,9 @@ struct loader_request {
     struct loader_image kernel;
     struct loader_image initrd; /* size 0: none */
     const char *cmdline;
-    uint64_t rsdp;   /* guest-physical, 0: none */
-    char error[200]; /* filled on failure */
+    uint64_t tsc_khz; /* told to kernels that have no other way to learn it; 0: they have */
+    uint64_t rsdp;    /* guest-physical, 0: none */
+    char error[200];  /* filled on failure */
 };
 
 struct loader {

@@ -7,6 +7,7 @@
  * that and the kernel can be relocated), the initrd as high as possible, the rest into the loader's
  * area in low RAM.
  */
+#include "kernel/lib/printf.h"
 #include "kernel/lib/string.h"
 #include "kernel/vm/guestmem.h"
 #include "kernel/vm/loader_internal.h"
@@ -199,6 +200,7 @@ static enum hv_err linux_load(struct loader_request *req, struct loader_entry *o
 {
     struct layout l = {0};
     uint64_t initrd = 0;
+    char clock[40] = "";
     enum hv_err err;
     if ((err = check_header(req)) || (err = check_sizes(req, &l)) ||
         (err = choose_address(req, &l))) {
@@ -208,7 +210,12 @@ static enum hv_err linux_load(struct loader_request *req, struct loader_entry *o
     uint64_t cmdline_max = loader_u32(&req->kernel, H_CMDLINE_SIZE);
     *out = (struct loader_entry){
         .mode = ENTRY_LONG64, .rip = l.load + ENTRY_64_OFFSET, .rsi = LOADER_INFO};
-    if ((err = loader_write_cmdline(req, "", cmdline_max)) ||
+    /* Without it Linux measures the TSC against the PIT, and gives up on a busy host. What the
+     * operator writes comes later in the line and wins. */
+    if (req->tsc_khz != 0) {
+        snprintf(clock, sizeof(clock), "tsc_early_khz=%llu ", (unsigned long long)req->tsc_khz);
+    }
+    if ((err = loader_write_cmdline(req, clock, cmdline_max)) ||
         (err = loader_place_initrd(req, l.load + l.span, initrd_limit, &initrd)) ||
         (err =
              loader_write(req, l.load, req->kernel.data + l.setup_bytes, l.sys_bytes, "kernel")) ||

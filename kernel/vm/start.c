@@ -179,7 +179,11 @@ static enum hv_err write_identity_map(struct vm *vm)
 
 static enum hv_err load_images(struct vm *vm)
 {
-    struct loader_request req = {.vm = vm, .cmdline = vm->config.cmdline};
+    struct loader_request req = {
+        .vm = vm,
+        .cmdline = vm->config.cmdline,
+        .tsc_khz = vm->config.identity == IDENTITY_NONE ? clock_tsc_hz() / 1000 : 0,
+    };
     struct loader_entry entry;
     gpa_t rsdp;
     enum hv_err err = find_image(vm, "kernel", vm->config.kernel, &req.kernel);
