@@ -174,6 +174,8 @@ enum vmcs_field {
 #define EVENT_HAS_ERROR BIT(11)
 #define EVENT_NMI_UNBLOCKED BIT(12) /* exits only: an IRET had ended NMI blocking */
 #define EVENT_VALID BIT(31)
+/* Set in every event with an error code and in those of an instruction with a length. */
+#define EVENT_NEEDS_MORE (EVENT_HAS_ERROR | (uint64_t)EVENT_TYPE_SOFT_INT << EVENT_TYPE_SHIFT)
 
 /* Interruptibility state */
 #define BLOCKED_BY_STI BIT(0)
@@ -300,6 +302,15 @@ static inline uint64_t vmcs_read(uint64_t field)
     if (unlikely(failed)) {
         vmcs_failed("VMREAD", field);
     }
+    return value;
+}
+
+/* The same without a look at failure: the VMCS is current and has the field. */
+static inline uint64_t vmcs_get(uint64_t field)
+{
+    uint64_t value;
+
+    __asm__ volatile("vmread %1, %0" : "=r"(value) : "r"(field) : "cc");
     return value;
 }
 

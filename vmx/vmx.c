@@ -9,7 +9,6 @@
 #include "vmx/vmx.h"
 
 #include "arch/x86_64/cpu.h"
-#include "arch/x86_64/cpuid.h"
 #include "arch/x86_64/hostmap.h"
 #include "arch/x86_64/irqflags.h"
 #include "arch/x86_64/msr.h"
@@ -53,6 +52,7 @@ static enum hv_err vmx_probe(struct backend_caps *caps)
     if (what != NULL) {
         return missing(caps, what);
     }
+    vmx_regs_init();
     const struct vmx_controls *c = &vmx_caps.chosen;
     bool ad = vmx_has(vmx_caps.ept_vpid, EPTCAP_AD);
     caps->nr_tags = vmx_has(c->proc2, PROC2_VPID) ? MAX_VPID : 0;
@@ -142,8 +142,7 @@ static void clear_here(void *arg)
     }
 }
 
-/* Into memory, from whichever processor has it. */
-static void release(struct vmx_vcpu *s)
+void vmx_release(struct vmx_vcpu *s)
 {
     if (s->cpu == VMX_NO_CPU) {
         return;
@@ -165,7 +164,7 @@ void vmx_bind(struct vcpu *v)
     struct vmx_cpu *c = cpu->vendor;
 
     if (s->cpu != cpu->id) {
-        release(s);
+        vmx_release(s);
     }
     uint64_t flags = irq_save();
     vmcs_load(s->vmcs_pa);
@@ -181,6 +180,15 @@ void vmx_bind(struct vcpu *v)
     }
     irq_restore(flags);
 }
+
+/* Offsets known to vmx_entry.asm. */
+_Static_assert(offsetof(struct vcpu, gpr) == 0, "vmx_entry.asm: gpr");
+_Static_assert(offsetof(struct vcpu, rip) == 0x80, "vmx_entry.asm: rip");
+_Static_assert(offsetof(struct vcpu, vendor) == 0x90, "vmx_entry.asm: vendor");
+_Static_assert(offsetof(struct vmx_vcpu, dirty) == 0x00, "vmx_entry.asm: dirty");
+_Static_assert(offsetof(struct vmx_vcpu, rip) == 0x08, "vmx_entry.asm: rip");
+_Static_assert(offsetof(struct vmx_vcpu, host_rsp) == 0x10, "vmx_entry.asm: host_rsp");
+_Static_assert(offsetof(struct vmx_vcpu, launched) == 0x18, "vmx_entry.asm: launched");
 
 /* ---- Life cycle ---- */
 
@@ -215,20 +223,13 @@ static void vmx_vcpu_fini(struct vcpu *v)
     struct vmx_vcpu *s = v->vendor;
 
     if (s != NULL) {
-        release(s);
+        vmx_release(s);
         kfree(s->vmcs);
         kfree(s->apic_page);
         kfree(s->msrs);
         kfree(s);
         v->vendor = NULL;
     }
-}
-
-static void vmx_vcpu_reset(struct vcpu *v)
-{
-    memset(v->gpr, 0, sizeof(v->gpr));
-    v->gpr[GPR_RDX] = cpuid(CPUID_FEATURES, 0).eax; /* the processor's signature */
-    vmx_reset_regs(v);
 }
 
 static enum hv_err vmx_vcpu_init(struct vcpu *v)
@@ -253,7 +254,7 @@ static enum hv_err vmx_vcpu_init(struct vcpu *v)
     vmcs_clear(s->vmcs_pa); /* "initialise implementation-specific information" */
     s->rip = ~0ULL;         /* not written yet */
     s->copy[VC_VPID] = 1;   /* kernel/vm/tag.c gives the real one; 0 is refused */
-    vmx_vcpu_reset(v);
+    vmx_reset_regs(v);
     return HV_OK;
 }
 
@@ -287,6 +288,7 @@ static void vmx_section_begin(struct vcpu *v)
         vmx_bind(v);
         irq_disable();
     }
+    vmx_of(v)->dirty |= VMX_NEW_SECTION;
     exchange_pat(vmx_of(v)->copy[VC_PAT]);
 }
 
@@ -320,7 +322,6 @@ void vmx_flush_linear(struct vcpu *v)
 {
     uint32_t vpid = (uint32_t)vmx_get(v, VC_VPID);
 
-    vmx_of(v)->flush_linear = false;
     if (vpid == 0) {
         return; /* every entry flushes */
     }
@@ -343,7 +344,7 @@ static void vmx_set_tag(struct vcpu *v, uint32_t tag, bool flush, bool flush_all
         vmx_set(v, VC_VPID, tag);
     }
     if (hv_caps.nr_tags != 0 && !(vmx_caps.ept_vpid & EPTCAP_INVVPID_ALL)) {
-        vmx_of(v)->flush_linear = true; /* tag by tag, as they are given again */
+        vmx_of(v)->dirty |= VMX_FLUSH_LINEAR; /* tag by tag, as they are given again */
     } else if (hv_caps.nr_tags != 0 && flush_all) {
         vmx_invvpid(INV_ALL, 0);
     }
@@ -366,12 +367,18 @@ static uint64_t read_field(void *arg, uint32_t field)
 /* Make the VMCS hold what the next entry will find. */
 static void settle(struct vcpu *v)
 {
+    struct vmx_vcpu *s = vmx_of(v);
+    uint64_t entry_does =
+        VMX_FLUSH_LINEAR | VMX_NEW_SECTION | (s->event_queued ? BIT(VC_ENTRY_EVENT) : 0);
+    uint64_t left = s->dirty & entry_does;
+
     if (!vmx_is_current(v)) {
         vmx_bind(v);
     }
     vmx_write_back(v);
+    s->dirty = left;
     vmcs_write(VMCS_GUEST_RIP, v->rip);
-    vmx_of(v)->rip = v->rip;
+    s->rip = v->rip;
 }
 
 static unsigned vmx_check(struct vcpu *v, doctor_report_t report, void *arg)
@@ -408,11 +415,6 @@ static void vmx_dump(struct vcpu *v)
     log_error("  cr0 %#llx (guest's %#llx) cr3 %#llx cr4 %#llx (guest's %#llx) efer %#llx",
               peek(v, VC_CR0), peek(v, VC_CR0_SHADOW), peek(v, VC_CR3), peek(v, VC_CR4),
               peek(v, VC_CR4_SHADOW), (unsigned long long)s->efer);
-    for (unsigned i = 0; i < NR_GPRS; i += 4) {
-        log_error("  gpr%-2u %#llx %#llx %#llx %#llx", i, (unsigned long long)v->gpr[i],
-                  (unsigned long long)v->gpr[i + 1], (unsigned long long)v->gpr[i + 2],
-                  (unsigned long long)v->gpr[i + 3]);
-    }
     if (vmx_is_current(v)) {
         log_error("  exit %#llx qualification %#llx gpa %#llx event %#llx",
                   (unsigned long long)vmcs_read(VMCS_EXIT_REASON),
@@ -431,7 +433,7 @@ const struct hv_backend vmx_backend = {
     .vm_fini = vmx_vm_fini,
     .vcpu_init = vmx_vcpu_init,
     .vcpu_fini = vmx_vcpu_fini,
-    .vcpu_reset = vmx_vcpu_reset,
+    .vcpu_reset = vmx_reset_regs,
     .vcpu_load = vmx_vcpu_load,
     .vcpu_put = vmx_vcpu_put,
     .section_begin = vmx_section_begin,

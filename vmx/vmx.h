@@ -29,7 +29,19 @@ struct vmx_vm {
 
 /* Copies of VMCS fields; encodings in vmx_regs.c. Segments in the order of enum seg_reg. */
 enum vmx_copy {
-    VC_RSP,
+    /* What only we change. */
+    VC_PROC_CTL,
+    VC_EPTP,
+    VC_VPID,
+    VC_TSC_OFFSET,
+    VC_CR0_SHADOW,
+    VC_CR4_SHADOW,
+    VC_CR4_MASK,
+    VC_PAT,
+    VC_ENTRY_EVENT,
+    /* What the guest changes. */
+    VC_GUEST,
+    VC_RSP = VC_GUEST,
     VC_RFLAGS,
     VC_CR0,
     VC_CR3,
@@ -47,24 +59,16 @@ enum vmx_copy {
     VC_LIMIT = VC_SELECTOR + 8, /* ES to IDTR */
     VC_RIGHTS = VC_LIMIT + 10,  /* ES to TR */
     VC_BASE = VC_RIGHTS + 8,    /* ES to IDTR */
-    /* What only we change. */
-    VC_OURS = VC_BASE + 10,
-    VC_PROC_CTL = VC_OURS,
-    VC_EPTP,
-    VC_VPID,
-    VC_TSC_OFFSET,
-    VC_CR0_SHADOW,
-    VC_CR4_SHADOW,
-    VC_CR4_MASK,
-    VC_PAT,
-    VC_ENTRY_EVENT,
-    VC_ENTRY_ERROR,
-    VC_ENTRY_LENGTH,
-    NR_VC
+    NR_VC = VC_BASE + 10
 };
-_Static_assert(NR_VC <= 64, "a bit for each copy");
+_Static_assert(NR_VC <= 62, "a bit for each copy, and two more");
 
-#define VC_MASK_OURS (~0ULL << VC_OURS)
+/* More in `dirty`: control registers changed, drop the tag's linear translations. */
+#define VMX_FLUSH_LINEAR BIT(62)
+/* A section begins: the stack may stand elsewhere, the VMCS may have to be launched. */
+#define VMX_NEW_SECTION BIT(63)
+
+#define VC_MASK_OURS (BIT(VC_GUEST) - 1)
 
 /* Registers that no VMCS holds: in the processor while the vCPU is loaded, here otherwise. The host
  * uses none of them. */
@@ -76,13 +80,17 @@ struct vmx_live {
 #define VMX_NO_CPU UINT32_MAX
 
 struct vmx_vcpu {
-    uint64_t valid, dirty; /* by enum vmx_copy */
-    uint64_t rip;          /* as the VMCS has it */
-    uint64_t host_rsp;     /* likewise; vmx_entry.asm */
-    bool launched;         /* VMRESUME, not VMLAUNCH */
-    bool event_queued;     /* VC_ENTRY_EVENT holds an event that no entry has taken */
-    bool flush_linear;     /* control registers changed: drop the tag's linear translations */
-    bool identity;         /* paging is off, and the processor cannot: an identity map stands in */
+    /* vmx_entry.asm knows these. */
+    uint64_t dirty;    /* by enum vmx_copy */
+    uint64_t rip;      /* as the VMCS has it */
+    uint64_t host_rsp; /* likewise */
+    bool launched;     /* VMRESUME, not VMLAUNCH */
+
+    bool event_queued;    /* VC_ENTRY_EVENT holds an event that no entry has taken */
+    bool identity;        /* paging is off, and the processor cannot: an identity map stands in */
+    uint8_t event_length; /* of the instruction that VC_ENTRY_EVENT stands for */
+    uint32_t event_error; /* its error code */
+    uint64_t valid;       /* by enum vmx_copy */
     uint64_t copy[NR_VC];
 
     uint64_t efer;     /* as the guest wrote it, LMA left out */
@@ -116,10 +124,12 @@ static inline struct vmx_vcpu *vmx_of(const struct vcpu *v)
 void vmx_bind(struct vcpu *v);
 /* v's VMCS is the current one of this processor. */
 bool vmx_is_current(const struct vcpu *v);
+/* Into memory, from whichever processor has it; the next entry launches it. */
+void vmx_release(struct vmx_vcpu *s);
 
-/* vmx_entry.asm: load gpr[] but RSP, VMLAUNCH or VMRESUME, save them again. Interrupts off.
- * Nonzero: the instruction failed. */
-uint32_t vmx_enter(uint64_t gpr[NR_GPRS], uint64_t *host_rsp, uint32_t launched);
+/* vmx_entry.asm: one VMLAUNCH or VMRESUME with v's registers, interrupts off; goes on as one of the
+ * functions of vmx_exit.c. */
+void vmx_run(struct vcpu *v, struct vm_exit *exit);
 void vmx_host_entry(void); /* where exits arrive */
 
 /* vmcs.c: fields that never change, and those that name this processor. The VMCS is current. */
@@ -132,18 +142,35 @@ void vmcs_set_host(void);
  */
 void vmcs_wind_timer(void);
 
-/* vmx_exit.c */
-void vmx_run(struct vcpu *v, struct vm_exit *exit);
+/* vmx_exit.c: before an entry if anything is dirty; false: the guest cannot be entered. */
+bool vmx_prepare(struct vcpu *v, struct vm_exit *exit);
+/* What the guest's turn left behind into v and the neutral form. */
+void vmx_exit(struct vcpu *v, struct vm_exit *exit);
+/* The instruction failed: the guest did not run. */
+void vmx_refused(struct vcpu *v, struct vm_exit *exit);
 
 /* vmx_regs.c */
 /* Read a copy that is not valid. */
 uint64_t vmx_fetch(struct vcpu *v, enum vmx_copy what);
+/* Which fields this processor has; once, after vmx_caps is there. */
+void vmx_regs_init(void);
 /* Write what is dirty into the VMCS. */
 void vmx_write_back(struct vcpu *v);
 /* Guest state as after INIT; root, tag and TSC offset stay. */
 void vmx_reset_regs(struct vcpu *v);
 /* Bits of CR0 whose guest value is in the shadow and whose change exits. */
 uint64_t vmx_cr0_mask(void);
+/* The same inside a section, for fields that are asked for often. */
+static inline uint64_t vmx_get_here(struct vcpu *v, enum vmx_copy what, enum vmcs_field field)
+{
+    struct vmx_vcpu *s = vmx_of(v);
+
+    if (!(s->valid >> what & 1)) {
+        s->copy[what] = vcpu_in_section(v) ? vmcs_get(field) : vmx_fetch(v, what);
+        s->valid |= BIT(what);
+    }
+    return s->copy[what];
+}
 static inline uint64_t vmx_get(struct vcpu *v, enum vmx_copy what)
 {
     const struct vmx_vcpu *s = vmx_of(v);

@@ -10,9 +10,14 @@
 #include "arch/x86_64/regs.h"
 #include "vmx/vmx.h"
 
+static uint64_t get_blocked(struct vcpu *v)
+{
+    return vmx_get_here(v, VC_INTERRUPTIBILITY, VMCS_GUEST_INTERRUPTIBILITY);
+}
+
 void vmx_clear_shadow(struct vcpu *v)
 {
-    uint64_t blocked = vmx_get(v, VC_INTERRUPTIBILITY);
+    uint64_t blocked = get_blocked(v);
 
     if (unlikely(blocked & BLOCKED_SHADOW)) {
         vmx_set(v, VC_INTERRUPTIBILITY, blocked & ~BLOCKED_SHADOW);
@@ -36,17 +41,17 @@ enum hv_err vmx_inject(struct vcpu *v, const struct event *ev)
     /* Real mode knows no error codes. */
     if (ev->has_error && (vmx_get_reg(v, REG_CR0) & CR0_PE)) {
         word |= EVENT_HAS_ERROR;
-        vmx_set(v, VC_ENTRY_ERROR, ev->error);
+        s->event_error = ev->error;
     }
     if (ev->type == EVENT_SOFT_INT) {
-        vmx_set(v, VC_ENTRY_LENGTH, ev->insn_len);
+        s->event_length = ev->insn_len;
     }
     s->event_queued = true;
     s->copy[VC_ENTRY_EVENT] = word;
     s->dirty |= BIT(VC_ENTRY_EVENT); /* the processor cleared the valid bit since */
 
     /* An injected event ends any shadow; an NMI whose delivery begins again is not blocked by it. */
-    uint64_t blocked = vmx_get(v, VC_INTERRUPTIBILITY);
+    uint64_t blocked = get_blocked(v);
     uint64_t ends = BLOCKED_SHADOW | (ev->type == EVENT_NMI ? BLOCKED_BY_NMI : 0);
     if (unlikely(blocked & ends)) {
         vmx_set(v, VC_INTERRUPTIBILITY, blocked & ~ends);
@@ -59,11 +64,12 @@ bool vmx_can_take(struct vcpu *v, enum window kind)
     if (vmx_of(v)->event_queued) {
         return false;
     }
-    uint64_t blocked = vmx_get(v, VC_INTERRUPTIBILITY);
+    uint64_t blocked = get_blocked(v);
     if (kind == WINDOW_NMI) {
         return !(blocked & (BLOCKED_SHADOW | BLOCKED_BY_NMI));
     }
-    return !(blocked & BLOCKED_SHADOW) && (vmx_get(v, VC_RFLAGS) & RFLAGS_IF);
+    return !(blocked & BLOCKED_SHADOW) &&
+           (vmx_get_here(v, VC_RFLAGS, VMCS_GUEST_RFLAGS) & RFLAGS_IF);
 }
 
 void vmx_window(struct vcpu *v, enum window kind, bool on)
@@ -86,7 +92,7 @@ void vmx_trap_tpr(struct vcpu *v, bool on)
 
 bool vmx_event_interrupted(struct vcpu *v)
 {
-    uint64_t word = vmcs_read(VMCS_VECTORING);
+    uint64_t word = vmcs_get(VMCS_VECTORING);
 
     if (likely(!(word & EVENT_VALID))) {
         return false;
@@ -117,5 +123,5 @@ bool vmx_event_interrupted(struct vcpu *v)
 
 void vmx_event_nmi_unblocked(struct vcpu *v)
 {
-    vmx_set(v, VC_INTERRUPTIBILITY, vmx_get(v, VC_INTERRUPTIBILITY) | BLOCKED_BY_NMI);
+    vmx_set(v, VC_INTERRUPTIBILITY, get_blocked(v) | BLOCKED_BY_NMI);
 }

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One entry, and the exit reason and its companions into struct vm_exit. A table names the kind;
- * only kinds with operands need code. Beyond reason and RIP only that is read which the kind needs.
+ * Before and after an entry: the exit reason and its companions into struct vm_exit. A table names
+ * the kind; only kinds with operands need code. Beyond reason and RIP only that is read which the
+ * kind needs. Called by vmx_run, in a section.
  */
 #include "arch/x86_64/regs.h"
 #include "mm/p2m.h"
 #include "vmx/vmx.h"
 
-/* Exits of instructions that are stepped over: their length is read, and what vmx_advance needs. */
+/* Exits of instructions that may be stepped over. */
 #define INSTRUCTION 0x80u
+#define INSN_MAX 15u
 
 /* clang-format off */
 static const uint8_t kind_of_reason[REASON_VMFUNC + 1] = { /* EXIT_NONE: not one of ours */
@@ -69,8 +71,9 @@ static __attribute__((noinline)) void translate_string_port(uint64_t qualificati
 
 static inline void translate_port(struct vm_exit *exit)
 {
-    uint64_t qualification = vmcs_read(VMCS_QUALIFICATION);
+    uint64_t qualification = vmcs_get(VMCS_QUALIFICATION);
 
+    exit->kind = EXIT_PORT;
     exit->port.port = (uint16_t)(qualification >> QUAL_IO_PORT_SHIFT);
     exit->port.size = (qualification & QUAL_IO_SIZE) + 1;
     exit->port.in = (qualification & QUAL_IO_IN) != 0;
@@ -80,13 +83,12 @@ static inline void translate_port(struct vm_exit *exit)
     }
 }
 
-static void translate_memory(struct vcpu *v, struct vm_exit *exit)
+static __attribute__((noinline)) void translate_memory(struct vcpu *v, struct vm_exit *exit)
 {
     const uint64_t of_the_insn = QUAL_EPT_LINEAR | QUAL_EPT_TRANSLATED;
-    uint64_t q = vmcs_read(VMCS_QUALIFICATION);
+    uint64_t q = vmcs_get(VMCS_QUALIFICATION);
 
-    exit->insn_len = 0;
-    exit->mem.gpa = GPA(vmcs_read(VMCS_GUEST_PHYSICAL));
+    exit->mem.gpa = GPA(vmcs_get(VMCS_GUEST_PHYSICAL));
     /* With accessed and dirty bits on, a walk of guest tables reads and writes. */
     exit->mem.access = (q & QUAL_EPT_WRITE)   ? P2M_WRITE
                        : (q & QUAL_EPT_FETCH) ? P2M_EXEC
@@ -94,13 +96,13 @@ static void translate_memory(struct vcpu *v, struct vm_exit *exit)
     exit->mem.table_walk = (q & of_the_insn) != of_the_insn;
     exit->raw[0] = REASON_EPT_VIOLATION;
     exit->raw[1] = q;
-    exit->raw[2] = (q & QUAL_EPT_LINEAR) ? vmcs_read(VMCS_GUEST_LINEAR) : 0;
+    exit->raw[2] = (q & QUAL_EPT_LINEAR) ? vmcs_get(VMCS_GUEST_LINEAR) : 0;
     if (!vmx_event_interrupted(v) && unlikely(q & QUAL_EPT_NMI_UNBLOCKED)) {
         vmx_event_nmi_unblocked(v);
     }
 }
 
-static void translate_cr(struct vm_exit *exit)
+static __attribute__((noinline)) void translate_cr(struct vm_exit *exit)
 {
     uint64_t q = vmcs_read(VMCS_QUALIFICATION);
     unsigned type = q >> QUAL_CR_TYPE_SHIFT & QUAL_CR_TYPE_MASK;
@@ -130,7 +132,6 @@ static void translate_exception(struct vcpu *v, struct vm_exit *exit)
     uint64_t word = vmcs_read(VMCS_EXIT_EVENT);
     uint8_t vector = word & EVENT_VECTOR;
 
-    exit->insn_len = 0;
     if ((word >> EVENT_TYPE_SHIFT & EVENT_TYPE_MASK) == EVENT_TYPE_NMI) {
         /* NMIs are blocked until an IRET: the host's handler runs now and ends that. */
         exit->kind = EXIT_NMI;
@@ -158,25 +159,26 @@ static void translate_exception(struct vcpu *v, struct vm_exit *exit)
 static void translate_rest(struct vcpu *v, uint64_t reason, struct vm_exit *exit)
 {
     exit->kind = EXIT_UNKNOWN;
-    if (reason & REASON_ENTRY_FAILURE) {
-        exit->kind = (uint32_t)reason == (REASON_ENTRY_FAILURE | REASON_MACHINE_CHECK)
-                         ? EXIT_MACHINE_CHECK
-                         : EXIT_ENTRY_FAILED;
-    } else {
-        (void)vmx_event_interrupted(v);
-    }
-    exit->insn_len = 0;
     exit->raw[0] = reason;
     exit->raw[1] = vmcs_read(VMCS_QUALIFICATION);
     exit->raw[2] = vmcs_read(VMCS_GUEST_PHYSICAL);
+    if (!(reason & REASON_ENTRY_FAILURE)) {
+        (void)vmx_event_interrupted(v);
+        return;
+    }
+    exit->kind = (uint32_t)reason == (REASON_ENTRY_FAILURE | REASON_MACHINE_CHECK)
+                     ? EXIT_MACHINE_CHECK
+                     : EXIT_ENTRY_FAILED;
+    vmx_release(vmx_of(v)); /* a launch that failed here has not launched it */
 }
 
+/* Everything that is neither an instruction nor a memory fault. */
 static __attribute__((noinline)) void translate(struct vcpu *v, uint64_t reason,
                                                 struct vm_exit *exit)
 {
     switch (exit->kind) {
-    case EXIT_CR:
-        translate_cr(exit);
+    case EXIT_INTERRUPT:
+        vmcs_wind_timer();
         break;
     case EXIT_EXCEPTION:
         translate_exception(v, exit);
@@ -195,50 +197,70 @@ static __attribute__((noinline)) void translate(struct vcpu *v, uint64_t reason,
     }
 }
 
-/* Kinds that need more than their name. */
-#define KINDS_WITH_OPERANDS                                                              \
-    (BIT(EXIT_CR) | BIT(EXIT_EXCEPTION) | BIT(EXIT_NMI_WINDOW) | BIT(EXIT_TASK_SWITCH) | \
-     BIT(EXIT_NONE))
+/* What an instruction that is stepped over leaves: its length, and whether anything but RIP changes
+ * (see vmx_advance). */
+static inline void read_step(struct vcpu *v, struct vm_exit *exit)
+{
+    uint64_t flags = vmcs_get(VMCS_GUEST_RFLAGS), blocked = vmcs_get(VMCS_GUEST_INTERRUPTIBILITY);
 
-static void take_exit(struct vcpu *v, struct vm_exit *exit)
+    exit->insn_len = (uint8_t)vmcs_get(VMCS_EXIT_LENGTH);
+    v->plain_step = !((flags & (RFLAGS_TF | RFLAGS_RF)) | (blocked & BLOCKED_SHADOW) |
+                      ((uint32_t)v->rip > UINT32_MAX - INSN_MAX));
+}
+
+void vmx_exit(struct vcpu *v, struct vm_exit *exit)
 {
     struct vmx_vcpu *s = vmx_of(v);
-    uint64_t reason = vmcs_read(VMCS_EXIT_REASON);
-    uint8_t row = likely(reason < ARRAY_SIZE(kind_of_reason)) ? kind_of_reason[reason] : EXIT_NONE;
+    uint64_t reason = vmcs_get(VMCS_EXIT_REASON);
 
-    exit->kind = row & ~INSTRUCTION;
-    if (likely(row & INSTRUCTION)) {
-        exit->insn_len = (uint8_t)vmcs_read(VMCS_EXIT_LENGTH);
-        s->copy[VC_RFLAGS] = vmcs_read(VMCS_GUEST_RFLAGS);
-        s->copy[VC_INTERRUPTIBILITY] = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
-        s->valid |= BIT(VC_RFLAGS) | BIT(VC_INTERRUPTIBILITY);
-        if (exit->kind == EXIT_PORT) {
-            translate_port(exit);
-            return;
-        }
-    } else {
-        exit->insn_len = 0;
-        if (likely(exit->kind == EXIT_MEMORY)) {
-            translate_memory(v, exit);
-            return;
-        }
-        if (reason == REASON_TIMER) {
-            vmcs_wind_timer();
-            return;
-        }
+    v->rip = s->rip = vmcs_get(VMCS_GUEST_RIP);
+    s->valid &= VC_MASK_OURS;
+    if (reason == REASON_IO) {
+        read_step(v, exit);
+        translate_port(exit);
+        return;
     }
-    if (exit->kind == EXIT_MSR) {
-        exit->msr.index = (uint32_t)v->gpr[GPR_RCX];
-        exit->msr.write = reason == REASON_WRMSR;
-    } else if (unlikely(BIT(exit->kind) & KINDS_WITH_OPERANDS)) {
+    uint8_t row = likely(reason < ARRAY_SIZE(kind_of_reason)) ? kind_of_reason[reason] : EXIT_NONE;
+    if (row & INSTRUCTION) {
+        exit->kind = row & ~INSTRUCTION;
+        read_step(v, exit);
+        if (exit->kind == EXIT_MSR) {
+            exit->msr.index = (uint32_t)v->gpr[GPR_RCX];
+            exit->msr.write = reason == REASON_WRMSR;
+        } else if (unlikely(exit->kind == EXIT_CR)) {
+            translate_cr(exit);
+        }
+        return;
+    }
+    exit->kind = row;
+    exit->insn_len = 0;
+    v->plain_step = false;
+    if (likely(row == EXIT_MEMORY)) {
+        translate_memory(v, exit);
+    } else if (unlikely(row != EXIT_INTERRUPT || reason == REASON_TIMER)) {
         translate(v, reason, exit);
     }
 }
 
-/* What changed since the last entry, into the processor. False: the guest cannot be entered. */
-static __attribute__((noinline)) bool prepare(struct vcpu *v, struct vm_exit *exit)
+void vmx_refused(struct vcpu *v, struct vm_exit *exit)
 {
-    if (!hv_caps.unrestricted && !(vmx_get_reg(v, REG_CR0) & CR0_PE)) {
+    struct vmx_vcpu *s = vmx_of(v);
+
+    s->valid &= VC_MASK_OURS;
+    v->plain_step = false;
+    exit->kind = EXIT_ENTRY_FAILED;
+    exit->insn_len = 0;
+    exit->raw[0] = vmcs_read(VMCS_INSTRUCTION_ERROR);
+    exit->raw[1] = exit->raw[2] = 0;
+    vmx_release(s); /* whether it counts as launched is known again */
+}
+
+bool vmx_prepare(struct vcpu *v, struct vm_exit *exit)
+{
+    struct vmx_vcpu *s = vmx_of(v);
+    bool flush = (s->dirty & VMX_FLUSH_LINEAR) != 0;
+
+    if (unlikely(!hv_caps.unrestricted) && !(vmx_get_reg(v, REG_CR0) & CR0_PE)) {
         vm_stop_request(v->vm, STOP_ERROR, 0,
                         "vCPU %u would run in real mode, which this processor cannot do for guests "
                         "(VMX without \"unrestricted guest\")",
@@ -247,31 +269,9 @@ static __attribute__((noinline)) bool prepare(struct vcpu *v, struct vm_exit *ex
         return false;
     }
     vmx_write_back(v);
-    if (vmx_of(v)->flush_linear) {
+    s->event_queued = false; /* the entry takes it */
+    if (unlikely(flush)) {
         vmx_flush_linear(v);
     }
     return true;
-}
-
-void vmx_run(struct vcpu *v, struct vm_exit *exit)
-{
-    struct vmx_vcpu *s = vmx_of(v);
-
-    if (v->rip != s->rip) {
-        vmcs_write(VMCS_GUEST_RIP, v->rip);
-    }
-    if (unlikely(s->dirty != 0 || s->flush_linear) && !prepare(v, exit)) {
-        return;
-    }
-    uint32_t failed = vmx_enter(v->gpr, &s->host_rsp, s->launched);
-    s->valid &= VC_MASK_OURS;
-    if (unlikely(failed)) {
-        exit->kind = EXIT_ENTRY_FAILED;
-        exit->raw[0] = vmcs_read(VMCS_INSTRUCTION_ERROR);
-        return;
-    }
-    s->launched = true;
-    s->event_queued = false;
-    v->rip = s->rip = vmcs_read(VMCS_GUEST_RIP);
-    take_exit(v, exit);
 }

@@ -58,8 +58,6 @@ static const uint16_t encodings[NR_VC] = {
     [VC_CR4_MASK] = VMCS_CR4_MASK,
     [VC_PAT] = VMCS_GUEST_PAT,
     [VC_ENTRY_EVENT] = VMCS_ENTRY_EVENT,
-    [VC_ENTRY_ERROR] = VMCS_ENTRY_ERROR,
-    [VC_ENTRY_LENGTH] = VMCS_ENTRY_LENGTH,
 };
 
 /* What a guest may do with CR4 without asking, where its processor has the bit. */
@@ -70,9 +68,6 @@ static const uint16_t encodings[NR_VC] = {
 /* Of these, what depends on whose page tables are walked. */
 #define CR4_PAGING (CR4_PSE | CR4_PAE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE)
 
-#define PAT_RESET 0x0007040600070406ULL
-#define DR6_RESET 0xffff0ff0ULL
-#define DR7_RESET 0x400ULL
 #define DR7_GD BIT(13)
 
 /* ---- Copies ---- */
@@ -89,21 +84,28 @@ uint64_t vmx_fetch(struct vcpu *v, enum vmx_copy what)
     return s->copy[what];
 }
 
-/* Fields that this processor does not have: their copies are all there is. */
-static uint64_t absent(void)
+/* Fields that this processor has; of the others the copies are all there is. Written at boot. */
+static uint64_t existing;
+
+void vmx_regs_init(void)
 {
     const struct vmx_controls *c = &vmx_caps.chosen;
 
-    return (vmx_has(c->entry, ENTRY_LOAD_EFER) ? 0 : BIT(VC_EFER)) |
-           (vmx_has(c->entry, ENTRY_LOAD_PAT) ? 0 : BIT(VC_PAT)) |
-           (vmx_has(c->proc2, PROC2_VPID) ? 0 : BIT(VC_VPID));
+    existing = (vmx_has(c->entry, ENTRY_LOAD_EFER) ? BIT(VC_EFER) : 0) |
+               (vmx_has(c->entry, ENTRY_LOAD_PAT) ? BIT(VC_PAT) : 0) |
+               (vmx_has(c->proc2, PROC2_VPID) ? BIT(VC_VPID) : 0) |
+               (BIT(NR_VC) - 1 - BIT(VC_EFER) - BIT(VC_PAT) - BIT(VC_VPID));
 }
 
 void vmx_write_back(struct vcpu *v)
 {
     struct vmx_vcpu *s = vmx_of(v);
-    uint64_t dirty = s->dirty & ~absent();
+    uint64_t dirty = s->dirty & existing;
 
+    if ((dirty >> VC_ENTRY_EVENT & 1) && (s->copy[VC_ENTRY_EVENT] & EVENT_NEEDS_MORE)) {
+        vmcs_write(VMCS_ENTRY_ERROR, s->event_error);
+        vmcs_write(VMCS_ENTRY_LENGTH, s->event_length);
+    }
     for (; dirty != 0; dirty &= dirty - 1) {
         unsigned i = (unsigned)__builtin_ctzll(dirty);
 
@@ -188,7 +190,7 @@ static void sync_mode(struct vcpu *v, uint64_t cr0)
     if (s->msrs != NULL) {
         s->msrs[0] = (struct vmx_msr_entry){.index = MSR_EFER, .value = efer};
     }
-    s->flush_linear = true;
+    s->dirty |= VMX_FLUSH_LINEAR;
 }
 
 static void set_cr0(struct vcpu *v, uint64_t value)
@@ -211,9 +213,6 @@ static uint64_t get_efer(struct vcpu *v)
 }
 
 /* ---- Registers that no VMCS holds ---- */
-
-#define READ_DR(n, out) __asm__ volatile("mov %%dr" #n ", %0" : "=r"(out))
-#define WRITE_DR(n, in) __asm__ volatile("mov %0, %%dr" #n ::"r"(in))
 
 static uint64_t read_dr6(void)
 {
@@ -334,11 +333,11 @@ void vmx_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
         if (!s->identity) {
             vmx_set(v, VC_CR3, value);
         }
-        s->flush_linear = true;
+        s->dirty |= VMX_FLUSH_LINEAR;
         break;
     case REG_CR4:
         set_cr4(v, value);
-        s->flush_linear = true;
+        s->dirty |= VMX_FLUSH_LINEAR;
         break;
     case REG_EFER:
         s->efer = value & ~EFER_LMA;
@@ -531,7 +530,7 @@ void vmx_reset_regs(struct vcpu *v)
             s->copy[i] = 0;
         }
     }
-    s->valid = s->dirty = ~0ULL >> (64 - NR_VC);
+    s->valid = s->dirty = BIT(NR_VC) - 1;
     s->event_queued = false;
     s->identity = false;
     s->efer = 0;

@@ -107,7 +107,10 @@ void apic_eoi(struct vlapic *a)
     if (unlikely(bitmap_test(a->tmr, (unsigned)vector))) {
         vioapic_eoi(a->v->vm, (unsigned)vector);
     }
-    apic_recheck(a);
+    /* What comes later asks for itself. */
+    if (apic_highest(a->irr) >= 0) {
+        apic_recheck(a);
+    }
 }
 
 /* Put the vector into IRR; true if it was not there yet. */

@@ -77,18 +77,18 @@ static enum exit_action port(struct vcpu *v, struct vm_exit *exit)
 
 static enum exit_action do_cpuid(struct vcpu *v, struct vm_exit *exit)
 {
-    enum hv_err err = vcpu_skip(v, exit);
+    enum hv_err err = exit_length(v, exit);
 
     if (unlikely(err != HV_OK)) {
         return give_up(v, err);
     }
     cpuid_execute(v);
-    return ACT_RESUME;
+    return exit_done(v, exit->insn_len);
 }
 
 static enum exit_action msr(struct vcpu *v, struct vm_exit *exit)
 {
-    enum hv_err err = vcpu_length(v, exit);
+    enum hv_err err = exit_length(v, exit);
     uint64_t value;
 
     if (unlikely(err != HV_OK)) {
@@ -201,23 +201,23 @@ static enum exit_action machine_check(struct vcpu *v, struct vm_exit *exit)
 }
 
 /*
- * QEMU's TCG reports a guest's MOV to CR4 with reserved bits as a failed entry: the state is sound,
- * and RIP stands at that instruction.
+ * QEMU's TCG reports a guest's MOV to CR3 or CR4 with reserved bits as a failed entry: the state is
+ * sound, and RIP stands at that instruction.
  */
-static bool is_refused_cr4(struct vcpu *v)
+static bool is_refused_cr(struct vcpu *v)
 {
     struct exit_cr cr = {0};
     uint8_t len;
     uint64_t lmsw;
 
     return doctor_is_sound(v) && emul_decode_cr(v, &cr, false, &len, &lmsw) == HV_OK &&
-           cr.cr == 4 && cr.write;
+           (cr.cr == 3 || cr.cr == 4) && cr.write;
 }
 
 static enum exit_action entry_failed(struct vcpu *v, struct vm_exit *exit)
 {
     tag_entry_failed(v);
-    if (is_refused_cr4(v)) {
+    if (is_refused_cr(v)) {
         vcpu_inject_gp(v);
         return ACT_RESUME;
     }
@@ -234,7 +234,7 @@ static enum exit_action entry_failed(struct vcpu *v, struct vm_exit *exit)
 
 static enum exit_action unexpected(struct vcpu *v, struct vm_exit *exit)
 {
-    hv->dump(v);
+    doctor_dump(v);
     vm_stop_request(v->vm, STOP_ERROR, 0, "exit that was not asked for: %s (%#llx %#llx %#llx)",
                     exit_kind_name(exit->kind), (unsigned long long)exit->raw[0],
                     (unsigned long long)exit->raw[1], (unsigned long long)exit->raw[2]);

@@ -28,10 +28,20 @@ extern const struct exit_handlers exit_table[NR_EXIT_KINDS];
 
 /* insn.c: the guest single-steps and an instruction was emulated. Always ACT_RESUME. */
 enum exit_action insn_single_step(struct vcpu *v);
-/* The instruction of `len` bytes is done: step over it and go on. */
+/* The instruction that exited, of `len` bytes, is done: step over it and go on. */
 static inline enum exit_action exit_done(struct vcpu *v, uint64_t len)
 {
+    if (likely(v->plain_step)) {
+        v->rip += len;
+        return ACT_RESUME;
+    }
     return unlikely(hv->advance(v, len)) ? insn_single_step(v) : ACT_RESUME;
+}
+
+/* vcpu_length, quick where the processor told it. */
+static inline enum hv_err exit_length(struct vcpu *v, struct vm_exit *exit)
+{
+    return likely(exit->insn_len != 0) ? HV_OK : vcpu_length(v, exit);
 }
 
 /* fault.c: nested page faults. */

@@ -177,7 +177,9 @@ enum exit_action insn_single_step(struct vcpu *v)
 
 void vcpu_advance(struct vcpu *v, unsigned len)
 {
-    (void)exit_done(v, len);
+    if (unlikely(hv->advance(v, len))) {
+        (void)insn_single_step(v);
+    }
 }
 
 enum hv_err vcpu_skip(struct vcpu *v, struct vm_exit *exit)

@@ -265,7 +265,6 @@ static const struct msr_policy policies[] = {
     {MSR_PAT, MSR_PAT, NULL, write_pat},
     {MSR_MTRR_DEF_TYPE, MSR_MTRR_DEF_TYPE, read_mtrr, write_mtrr},
     {MSR_TSC_DEADLINE, MSR_TSC_DEADLINE, read_apic, write_apic},
-    {MSR_X2APIC_FIRST, MSR_X2APIC_LAST, read_apic, write_apic},
     {MSR_EFER, MSR_EFER, read_efer, write_efer},
     {MSR_STAR, MSR_SYSCALL_MASK, NULL, NULL},
     {MSR_FS_BASE, MSR_KERNEL_GS_BASE, NULL, NULL},
@@ -298,6 +297,10 @@ static const struct msr_policy *find(uint32_t index)
 
 enum hv_err msr_read(struct vcpu *v, uint32_t index, uint64_t *out)
 {
+    /* Ends of interrupts and interprocessor interrupts are the most frequent of all. */
+    if (likely(index - MSR_X2APIC_FIRST <= MSR_X2APIC_LAST - MSR_X2APIC_FIRST)) {
+        return vlapic_read_msr(v->lapic, index, out);
+    }
     const struct msr_policy *p = find(index);
 
     if (unlikely(p == NULL)) {
@@ -311,6 +314,10 @@ enum hv_err msr_read(struct vcpu *v, uint32_t index, uint64_t *out)
 
 enum hv_err msr_write(struct vcpu *v, uint32_t index, uint64_t value)
 {
+    /* Ends of interrupts and interprocessor interrupts are the most frequent of all. */
+    if (likely(index - MSR_X2APIC_FIRST <= MSR_X2APIC_LAST - MSR_X2APIC_FIRST)) {
+        return vlapic_write_msr(v->lapic, index, value);
+    }
     const struct msr_policy *p = find(index);
 
     if (unlikely(p == NULL)) {
