@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A machine under test: an emulator with Ballast in it, its serial port at the end of a pexpect child.
+"""A machine under test: QEMU with Ballast in it, its serial port at the end of a pexpect child.
 
 Every wait has a bound, every emulator runs under `timeout`, and what came over the serial port is
 kept in BUILD/tests/boot/NAME.log, which a failure names.
@@ -54,9 +54,10 @@ def ovmf():
 
 
 class Machine:
-    """One run of the emulator. Use as a context manager."""
+    """One run of the emulator. Use as a context manager. It boots `modules` by -kernel, the CD `iso`,
+    or what the arguments `boot` say; `reboot`: a reset does not end it."""
 
-    def __init__(self, name, cpu="EPYC,+svm", smp=1, mem="1G", boot=None, modules=None,
+    def __init__(self, name, cpu="EPYC,+svm", smp=1, mem="1G", boot=None, modules=None, iso=None,
                  cmdline="", extra=(), limit=120, machine="q35", reboot=False, monitor=False):
         self.name = name
         self.limit = limit * SLOW
@@ -71,6 +72,8 @@ class Machine:
                 "-serial", "stdio"]
         if not reboot:
             argv.append("-no-reboot")
+        if iso is not None:
+            boot = ["-cdrom", iso]
         if boot is None:
             initrd = os.path.join(self.dir, name + ".cpio")
             argv += ["-kernel", KERNEL, "-append", cmdline]

@@ -3,19 +3,18 @@
 
 import re
 
-import pytest
-
-from machine import Machine, conf, guest_elf, linux_modules
+from machine import conf, guest_elf, linux_modules
+from platforms import runs_on
 
 HELLO = {"memory": "8M", "kernel": "hello.elf", "output": "log", "cmdline": "name=ok end=exit"}
 
 
-def _boots(name, text, expected, modules=None, mem="512M"):
+def _boots(on, text, expected, modules=None):
     """Boot with this ballast.conf; each expected pattern is on the console, and the VM `ok` (if
     there is one) ran; then the shell answers."""
     files = {"ballast.conf": text, "hello.elf": guest_elf("hello")}
     files.update(modules or {})
-    with Machine("svm_bad_config_" + name, modules=files, mem=mem, limit=120) as m:
+    with on.machine(modules=files) as m:
         m.prompt()
         if "[ok]" in text:
             m.wait_for("vms", r"ok\s+stopped.*exited with code 1\b")
@@ -25,7 +24,8 @@ def _boots(name, text, expected, modules=None, mem="512M"):
         m.poweroff()
 
 
-def test_svm_bad_config():
+@runs_on(svm={"mem": "512M"}, vmx={"mem": "256M"})
+def test_bad_config(on):
     """The configuration's own errors, many in one file."""
     text = "\n".join([
         "seed = 1",                    # 1
@@ -54,7 +54,7 @@ def test_svm_bad_config():
         "memory = 8M",                 # 27
         "kernel = hello.elf",          # 28
         ""])
-    _boots("file", text, [
+    _boots(on, text, [
         r"ballast\.conf:2: .*colour",
         r"ballast\.conf:3: .*loud.*error.*warn.*info.*debug",
         r"ballast\.conf:10: .*memroy.*memory",
@@ -67,7 +67,8 @@ def test_svm_bad_config():
     ])
 
 
-def test_svm_bad_config_images():
+@runs_on(svm={"mem": "1G"}, vmx={"mem": "1G", "limit": 300})
+def test_bad_config_images(on):
     """Images: corrupt, truncated, too large for their VM. The others start."""
     linux = linux_modules()
     kernel = linux["vmlinuz"]
@@ -82,7 +83,7 @@ def test_svm_bad_config_images():
         ("fat", {"memory": "96M", "kernel": "vmlinuz", "initrd": "huge"}),
         ("halfelf", {"memory": "16M", "kernel": "halfelf"}),
     ]
-    _boots("images", conf(*vms, seed=1), [
+    _boots(on, conf(*vms, seed=1), [
         r"truncated.*short.*truncated",
         r"vm scribbled.*scribbled",
         r"vm noise.*noise",
@@ -91,12 +92,13 @@ def test_svm_bad_config_images():
         r"vm halfelf.*halfelf",
     ], modules={"vmlinuz": kernel, "initrd.img": linux["initrd.img"], "short": kernel[:1 << 20],
                 "scribbled": bytes(scribbled), "noise": bytes(range(256)) * 64,
-                "huge": b"\x5a" * (100 << 20), "halfelf": guest_elf("hello")[:700]}, mem="1G")
+                "huge": b"\x5a" * (100 << 20), "halfelf": guest_elf("hello")[:700]})
 
 
-def test_svm_no_modules():
+@runs_on(svm={"mem": "256M", "limit": 60}, vmx={"mem": "256M"})
+def test_no_modules(on):
     """No module at all: the shell comes up and says that there is no configuration."""
-    with Machine("svm_no_modules", mem="256M", limit=60) as m:
+    with on.machine() as m:
         m.prompt()
         assert "ballast.conf" in m.text()
         assert re.search(r"0 VMs", m.command("vms"))
@@ -106,32 +108,40 @@ def test_svm_no_modules():
         m.poweroff()
 
 
-def test_svm_empty_config():
-    with Machine("svm_empty_config", modules={"ballast.conf": ""}, mem="256M", limit=60) as m:
+@runs_on(svm={"mem": "256M", "limit": 60}, vmx={"mem": "256M"})
+def test_empty_config(on):
+    with on.machine(modules={"ballast.conf": ""}) as m:
         m.prompt()
         m.poweroff()
 
 
-def test_svm_too_little_memory():
-    """A machine too small for its VM, and one too small for Ballast itself."""
+@runs_on(svm={"limit": 200, "tiny": "4M"}, vmx={"limit": 240, "tiny": None})
+def test_too_little_memory(on):
+    """A machine too small for its VM, and one too small for Ballast itself (QEMU: GRUB needs more to
+    get there)."""
     vms = [("ok", HELLO), ("greedy", {"memory": "1G", "kernel": "memtouch.elf", "output": "log",
                                       "cmdline": "name=greedy end=exit rounds=1"})]
-    with Machine("svm_too_little_memory", mem="256M", limit=200,
-                 modules={"ballast.conf": conf(*vms, seed=1), "hello.elf": guest_elf("hello"),
-                          "memtouch.elf": guest_elf("memtouch")}) as m:
+    with on.machine(mem="256M", modules={"ballast.conf": conf(*vms, seed=1), "hello.elf": guest_elf("hello"),
+                                            "memtouch.elf": guest_elf("memtouch")}) as m:
         m.prompt()
         m.wait_for("vms", r"ok\s+stopped.*exited with code 1\b")
         m.wait_for("vms", r"greedy\s+stopped.*memory", timeout=120)
         assert "audit: passed" in m.command("audit")
         m.poweroff()
-    with Machine("svm_tiny_machine", mem="4M", limit=60) as m:
-        m.expect(r"(?i)too little memory")
+    if on["tiny"]:
+        with on.machine("_tiny", mem=on["tiny"]) as m:
+            m.expect(r"(?i)too little memory")
 
 
-@pytest.mark.parametrize("cpu,missing", [("EPYC,-svm", "SVM"), ("qemu64,+svm,-npt", "nested paging"),
-                                         ("qemu64,-svm", "SVM")])
-def test_svm_missing(cpu, missing):
+@runs_on(svm=[{"cpu": "EPYC,-svm", "missing": "SVM"},
+              {"cpu": "qemu64,+svm,-npt", "missing": "nested paging"},
+              {"cpu": "qemu64,-svm", "missing": "SVM"}],
+         vmx=[{"cpu": "core2_penryn_t9600", "missing": r"nested paging \(extended page tables\)"},
+              {"cpu": "p4_prescott_celeron_336", "missing": "VMX"}],
+         svm_bochs=[{"cpu": "turion64_tyler", "missing": "nested paging"},
+                    {"cpu": "athlon64_clawhammer", "missing": "SVM"}])
+def test_missing(on):
     """A processor without what we need: say what is missing, and halt."""
-    with Machine("svm_missing_" + re.sub(r"\W", "_", cpu), cpu=cpu, mem="256M", limit=60) as m:
-        m.expect(r"(?i)%s" % missing, 40)
-        m.expect(r"(?i)halted", 20)
+    with on.machine(mem="256M") as m:
+        m.expect(r"(?i)%s" % on["missing"], 100)
+        m.expect(r"(?i)halted", 40)

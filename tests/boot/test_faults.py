@@ -6,27 +6,28 @@ import re
 
 import pytest
 
-from machine import Machine, conf, guest_elf
+from machine import conf, guest_elf
+from platforms import runs_on
 
 # Where allocations can fail, and one in how many does: never at boot, often afterwards.
 SITES = [("slab.object", 131), ("p2m.node", 5), ("p2m.frame", 97), ("p2m.large", 2), ("pt.table", 13)]
 
 
+@runs_on(svm={"limit": 200, "starts": 40}, vmx={"limit": 240, "starts": 24})
 @pytest.mark.parametrize("site,every", SITES, ids=[s[0] for s in SITES])
-def test_svm_alloc_failures(site, every):
+def test_alloc_failures(on, site, every):
     """VMs are built, run and destroyed while allocations fail at one site, at another place of the
     sequence each time. What fails says so; no frame and no object is lost, and the shell goes on."""
     vms = [("f%d" % i, {"memory": "16M", "kernel": "memtouch.elf", "start": "manual", "vcpus": 1 + i,
                         "largepages": "off" if i % 2 else "auto",
                         "cmdline": "name=f%d end=exit mb=4 rounds=1" % i}) for i in range(3)]
     refused, ran = 0, 0
-    with Machine("svm_alloc_failures_" + site, mem="256M", limit=200, smp=2,
-                 cmdline="fail=%s:%d" % (site, every),
-                 modules={"ballast.conf": conf(*vms, seed=1),
-                          "memtouch.elf": guest_elf("memtouch")}) as m:
+    with on.machine(mem="256M", smp=2, cmdline="fail=%s:%d" % (site, every),
+                    modules={"ballast.conf": conf(*vms, seed=1),
+                             "memtouch.elf": guest_elf("memtouch")}) as m:
         m.expect(r"fail=%s: one in %d" % (re.escape(site), every))
         m.prompt()
-        for i in range(40):
+        for i in range(on["starts"]):
             name = "f%d" % (i % 3)
             out = m.command("vm %s start" % name)
             if "started" in out:
@@ -54,15 +55,17 @@ MISC = 0x8c
 RIP_VALID_IN_PROGRESS = 5
 
 
-def test_svm_bad_memory():
-    """A frame that a machine check reports is retired; its VM is stopped, and no other."""
+@runs_on(svm={"mem": "512M"})
+def test_bad_memory(on):
+    """A frame that a machine check reports is retired; its VM is stopped, and no other. (QEMU only: its
+    monitor makes the machine check.)"""
     vms = [("large", {"memory": "384M", "kernel": "memtouch.elf", "output": "log",
                       "cmdline": "name=large end=halt rounds=1"}),
            ("small", {"memory": "8M", "kernel": "hello.elf", "output": "log",
                       "cmdline": "name=small end=halt"})]
-    with Machine("svm_bad_memory", mem="512M", limit=120, monitor=True,
-                 modules={"ballast.conf": conf(*vms, seed=1), "hello.elf": guest_elf("hello"),
-                          "memtouch.elf": guest_elf("memtouch")}) as m:
+    with on.machine(monitor=True,
+                    modules={"ballast.conf": conf(*vms, seed=1), "hello.elf": guest_elf("hello"),
+                             "memtouch.elf": guest_elf("memtouch")}) as m:
         m.prompt()
         m.expect(r"\[large\] SUMMARY passed \d+ failed 0", 100)
         # In the middle of the machine: the large VM's.

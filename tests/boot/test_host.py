@@ -4,15 +4,17 @@
 import os
 import re
 
-from machine import Machine, conf, guest_elf, linux_modules, linux_vm
+from machine import conf, guest_elf, linux_modules, linux_vm
+from platforms import runs_on
 
 
-def test_svm_log_survives_reset():
+@runs_on(svm={"mem": "256M"}, vmx={"mem": "256M"})
+def test_log_survives_reset(on):
     """After a warm reset the log of the boot before is shown, and `log previous` has it."""
     vm = ("marker", {"memory": "8M", "kernel": "hello.elf", "output": "log",
                      "cmdline": "name=trace-of-the-first-boot end=exit"})
-    with Machine("svm_log_survives_reset", limit=120, mem="256M", reboot=True,
-                 modules={"ballast.conf": conf(vm, seed=1), "hello.elf": guest_elf("hello")}) as m:
+    with on.machine(reboot=True, modules={"ballast.conf": conf(vm, seed=1),
+                                          "hello.elf": guest_elf("hello")}) as m:
         m.prompt()
         m.wait_for("vms", r"marker\s+stopped")
         m.send("reboot\r")
@@ -31,11 +33,12 @@ def _lit_pixels(path):
     return sum(1 for b in data[::3] if b > 64)
 
 
-def test_svm_screen_keyboard():
-    """The screen shows what the serial port says; keys typed there are commands."""
-    with Machine("svm_screen_keyboard", limit=60, mem="256M", modules={"ballast.conf": ""},
-                 extra=["-vga", "std"], monitor=True) as m:
-        picture = os.path.join(m.dir, "svm_screen_keyboard.ppm")
+@runs_on(svm={"mem": "256M", "extra": ["-vga", "std"]})
+def test_screen_keyboard(on):
+    """The screen shows what the serial port says; keys typed there are commands. (QEMU only: its monitor
+    types and looks.)"""
+    with on.machine(modules={"ballast.conf": ""}, monitor=True) as m:
+        picture = os.path.join(m.dir, m.name + ".ppm")
         if os.path.exists(picture):
             os.remove(picture)
         m.prompt()
@@ -47,26 +50,27 @@ def test_svm_screen_keyboard():
         m.poweroff()
 
 
-def _run_once(name):
+def _run_once(on, suffix):
     vms = [linux_vm("linux", cmdline='"console=ttyS0 quiet pci=off name=linux run=poweroff"',
                     output="log")]
     vms += [("m%d" % i, {"memory": "16M", "kernel": "memtouch.elf", "output": "log",
                          "cmdline": "name=m%d end=exit mb=4 rounds=1 order=random" % i})
             for i in range(3)]
-    with Machine(name, limit=200, mem="1G", extra=["-icount", "shift=0,sleep=off", "-seed", "1"],
-                 modules={"ballast.conf": conf(*vms, seed=99), **linux_modules(),
-                          "memtouch.elf": guest_elf("memtouch")}) as m:
-        m.expect(r"vm linux: powered off", 180)
+    with on.machine(suffix, modules={"ballast.conf": conf(*vms, seed=99), **linux_modules(),
+                                     "memtouch.elf": guest_elf("memtouch")}) as m:
+        m.expect(r"vm linux: powered off")
         text = m.text()
     lines = [l for l in re.sub(r"\r", "", text).split("\n") if re.match(r"\[ *\d+\.\d+\]", l)]
     end = next(i for i, l in enumerate(lines) if "vm linux: powered off" in l)
     return lines[:end]
 
 
-def test_svm_repeats():
-    """The same seed under -icount gives the same run, to the last time stamp. (-seed is what RDRAND
-    gives the guest.)"""
-    first = _run_once("svm_repeats_1")
-    second = _run_once("svm_repeats_2")
+@runs_on(svm={"limit": 200, "extra": ["-icount", "shift=0,sleep=off", "-seed", "1"]},
+         vmx={"limit": 500, "long": True})
+def test_repeats(on):
+    """The same seed gives the same run, to the last time stamp: in QEMU under -icount (-seed is what
+    RDRAND gives the guest), in Bochs always."""
+    first = _run_once(on, "_1")
+    second = _run_once(on, "_2")
     assert len(first) > 20
     assert first == second

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Machines that differ: processors, chipsets, missing firmware tables, odd IOMMUs."""
+"""Machines that differ: processors, chipsets, missing firmware tables, odd IOMMUs; Bochs's models."""
 
 import re
 
 import pytest
 
-from machine import Machine, conf, guest_elf
+from machine import Machine, conf, guest_elf, linux_modules, linux_vm
+from platforms import runs_on
 
 # Name, constructor arguments, what the start screen must say.
 MACHINES = [
@@ -39,3 +40,61 @@ def test_svm_machine(name, args, says):
             m.expect("does not switch itself off; it is safe to do so now")
         else:
             m.poweroff()
+
+
+# Bochs's models differ in what their VMX and SVM have; what has no real mode for guests starts no
+# second vCPU, which begins there.
+@runs_on(vmx=[{"cpu": "corei7_haswell_4770", "smp": 2},
+              {"cpu": "corei7_sandy_bridge_2600k"},
+              {"cpu": "corei7_icelake_u"},
+              {"cpu": "corei5_arrandale_m520", "long": True},
+              {"cpu": "corei7_ivy_bridge_3770k", "long": True},
+              {"cpu": "broadwell_ult", "long": True},
+              {"cpu": "corei3_cnl", "long": True},
+              {"cpu": "tigerlake", "long": True},
+              {"cpu": "corei5_lynnfield_750", "real_mode": False},
+              {"cpu": "core2_penryn_t9600", "refused": "extended page tables"}],
+         svm_bochs=[{"cpu": "phenom_8650_toliman", "smp": 2}, {"cpu": "zambezi"},
+                    {"cpu": "trinity_apu", "long": True}, {"cpu": "ryzen", "long": True}])
+def test_models(on):
+    """Small guests on processors of several generations; a clear refusal by those that lack nested
+    paging."""
+    refused = on.get("refused")
+    vms = [("hello", {"memory": "8M", "kernel": "hello.elf", "output": "log",
+                      "cmdline": "name=hello end=exit"}),
+           ("touch", {"memory": "32M", "kernel": "memtouch.elf", "output": "log",
+                      "cmdline": "name=touch end=exit rounds=1 order=random"}),
+           ("timer", {"memory": "16M", "kernel": "timer.elf", "output": "log",
+                      "cmdline": "name=timer end=exit"}),
+           ("two", {"memory": "16M", "vcpus": 2, "kernel": "smp.elf", "output": "log",
+                    "on_reset": "stop", "cmdline": "name=two cpus=2 end=exit"})]
+    modules = {name + ".elf": guest_elf(name) for name in ("hello", "memtouch", "timer", "smp")}
+    with on.machine(mem="256M", modules={"ballast.conf": conf(*vms, seed=1), **modules}) as m:
+        if refused:
+            m.expect(refused)
+            m.expect("(?i)halted")
+            return
+        m.prompt()
+        for name in ("hello", "touch", "timer"):
+            m.wait_for("vms", name + r"\s+stopped.*exited with code 1\b", timeout=100)
+            assert re.search(r"\[%s\] SUMMARY passed \d+ failed 0" % name, m.text())
+        two = r"exited with code 1\b" if on.get("real_mode", True) else "real.*mode"
+        m.wait_for("vms", r"two\s+stopped.*" + two, timeout=100)
+        assert "audit: passed" in m.command("audit")
+        m.poweroff()
+
+
+@runs_on(vmx=[{"cpu": cpu, "limit": 500, "long": True}
+              for cpu in ("corei7_haswell_4770", "corei7_sandy_bridge_2600k", "corei7_icelake_u",
+                          "corei5_lynnfield_750")],
+         svm_bochs=[{"cpu": "zambezi", "limit": 500, "long": True},
+                    {"cpu": "phenom_8650_toliman", "limit": 500, "long": True}])
+def test_model_boots_linux(on):
+    """Linux to power-off on them."""
+    vm = linux_vm("l", cmdline='"console=ttyS0 quiet pci=off name=l run=poweroff"', output="log")
+    with on.machine(mem="512M", modules={"ballast.conf": conf(vm, seed=1), **linux_modules()}) as m:
+        m.expect("vm l: powered off")
+        m.send("\r")
+        m.prompt()
+        assert "audit: passed" in m.command("audit")
+        m.poweroff()

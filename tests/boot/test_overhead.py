@@ -5,17 +5,18 @@ import re
 
 import pytest
 
-from machine import Machine, conf, guest_elf
+from machine import conf, guest_elf
+from platforms import runs_on
 
 
+@runs_on(svm={}, vmx={})
 @pytest.mark.parametrize("pages,limit_kib", [("auto", 1024), ("off", 1536)])
-def test_svm_overhead(pages, limit_kib):
+def test_overhead(on, pages, limit_kib):
     """A VM of 256 MiB with every page touched: the most tables that it can have."""
     vm = ("full", {"memory": "256M", "kernel": "memtouch.elf", "output": "log", "largepages": pages,
                    "cmdline": "name=full end=halt rounds=0"})
-    with Machine("svm_overhead_" + pages, mem="512M", limit=120,
-                 modules={"ballast.conf": conf(vm, seed=1),
-                          "memtouch.elf": guest_elf("memtouch")}) as m:
+    with on.machine(mem="512M", modules={"ballast.conf": conf(vm, seed=1),
+                                         "memtouch.elf": guest_elf("memtouch")}) as m:
         m.expect(r"\[full\] SUMMARY passed \d+ failed 0", 100)
         m.send("\r")
         m.prompt()

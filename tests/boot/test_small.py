@@ -5,16 +5,18 @@ import re
 
 import pytest
 
-from machine import Machine, conf, guest_elf, linux_modules, linux_vm
+from machine import conf, guest_elf, linux_modules, linux_vm
+from platforms import runs_on
 
 
-def test_svm_hundred_small_guests():
+@runs_on(svm={"smp": 2, "mem": "2G", "limit": 240}, vmx={"smp": 2, "mem": "1G", "limit": 400})
+def test_hundred_small_guests(on):
     vms = [("g%d" % i, {"memory": "8M", "kernel": "hello.elf", "output": "log",
                         "cmdline": "name=g%d end=exit" % i}) for i in range(100)]
-    with Machine("svm_hundred_small_guests", smp=2, mem="2G", limit=240,
-                 modules={"ballast.conf": conf(*vms, seed=1), "hello.elf": guest_elf("hello")}) as m:
+    with on.machine(modules={"ballast.conf": conf(*vms, seed=1),
+                             "hello.elf": guest_elf("hello")}) as m:
         m.prompt()
-        m.wait_for("vms", r"100 VMs?: 0 running", timeout=180)
+        m.wait_for("vms", r"100 VMs?: 0 running", timeout=on["limit"])
         text = m.text()
         for i in range(100):
             assert "vm g%d: exited with code 1" % i in text, i
@@ -23,46 +25,49 @@ def test_svm_hundred_small_guests():
         m.poweroff()
 
 
-@pytest.mark.long
+@runs_on(svm={"long": True}, vmx={"long": True})
 @pytest.mark.parametrize("smp", [1, 2, 4])
-def test_svm_smp(smp):
-    _smp(smp)
+def test_smp(on, smp):
+    _smp(on, smp)
 
 
-def test_svm_smp8():
+@runs_on(svm={"limit": 300}, vmx={"limit": 500})
+def test_smp8(on):
     """Eight processors, all started, all running guests, none idle while a guest waits."""
-    _smp(8)
+    _smp(on, 8)
 
 
-def _smp(smp):
+def _smp(on, smp):
     vms = [("f%d" % i, {"memory": "8M", "kernel": "fair.elf", "output": "log",
                         "cmdline": "name=f%d end=exit steps=4" % i}) for i in range(2 * smp)]
-    with Machine("svm_smp_%d" % smp, smp=smp, mem="1G", limit=300,
-                 modules={"ballast.conf": conf(*vms, seed=1), "fair.elf": guest_elf("fair")}) as m:
+    with on.machine(smp=smp, mem="1G", modules={"ballast.conf": conf(*vms, seed=1),
+                                                "fair.elf": guest_elf("fair")}) as m:
         m.prompt()
         cpus = m.command("cpus")
         assert len(re.findall(r"^ +\d+ +\d+ +\d+\.\d ", cpus, re.M)) == smp, cpus
-        m.wait_for("vms", r"%d VMs?: 0 running" % (2 * smp), timeout=240)
+        m.wait_for("vms", r"%d VMs?: 0 running" % (2 * smp), timeout=on["limit"])
         for i in range(2 * smp):
             assert "vm f%d: exited with code 1" % i in m.text()
         m.poweroff()
 
 
-def test_svm_guest_smp():
+@runs_on(svm={"smp": 2}, vmx={"smp": 2})
+def test_guest_smp(on):
     """A guest with four processors of its own on two of ours."""
-    with Machine("svm_guest_smp", smp=2, mem="512M", limit=120,
-                 modules={"ballast.conf": conf(("s", {
-                     "memory": "16M", "vcpus": 4, "kernel": "smp.elf", "output": "log",
-                     "cmdline": "name=s cpus=4 end=exit"}), seed=1), "smp.elf": guest_elf("smp")}) as m:
+    vm = ("s", {"memory": "16M", "vcpus": 4, "kernel": "smp.elf", "output": "log",
+                "cmdline": "name=s cpus=4 end=exit"})
+    with on.machine(mem="512M", modules={"ballast.conf": conf(vm, seed=1),
+                                         "smp.elf": guest_elf("smp")}) as m:
         m.expect(r"vm s: exited with code 1\b", 100)
         assert re.search(r"\[s\] SUMMARY passed \d+ failed 0", m.text())
 
 
-def test_svm_guest_timer():
-    with Machine("svm_guest_timer", smp=1, mem="512M", limit=120,
-                 modules={"ballast.conf": conf(("t", {
-                     "memory": "16M", "kernel": "timer.elf", "output": "log",
-                     "cmdline": "name=t end=exit"}), seed=1), "timer.elf": guest_elf("timer")}) as m:
+@runs_on(svm={}, vmx={})
+def test_guest_timer(on):
+    vm = ("t", {"memory": "16M", "kernel": "timer.elf", "output": "log",
+                "cmdline": "name=t end=exit"})
+    with on.machine(mem="512M", modules={"ballast.conf": conf(vm, seed=1),
+                                         "timer.elf": guest_elf("timer")}) as m:
         m.expect(r"vm t: exited with code 1\b", 100)
         assert re.search(r"\[t\] SUMMARY passed \d+ failed 0", m.text())
 
@@ -84,20 +89,20 @@ BAD = {
 ENDLESS = ("cli", "clihlt")
 
 
-def test_svm_bad_guests():
+@runs_on(svm={"smp": 2, "mem": "2G", "limit": 400}, vmx={"smp": 2, "mem": "1G", "limit": 700})
+def test_bad_guests(on):
     """Each way of misbehaving ends as it should; Linux, the shell and the other guests go on."""
     vms = [("bad-" + k, {"memory": "16M", "kernel": "badguest.elf", "output": "log",
                          "cmdline": "mode=%s end=exit" % k}) for k in (*BAD, *ENDLESS)]
-    with Machine("svm_bad_guests", smp=2, mem="2G", limit=400,
-                 modules={"ballast.conf": conf(linux_vm("good"), *vms, seed=1), **linux_modules(),
-                          "badguest.elf": guest_elf("badguest")}) as m:
+    with on.machine(modules={"ballast.conf": conf(linux_vm("good"), *vms, seed=1), **linux_modules(),
+                             "badguest.elf": guest_elf("badguest")}) as m:
         m.prompt()
         for k in ENDLESS:
             m.wait_for("vms", r"bad-%s\s+running" % k)
         for k, how in BAD.items():
-            m.wait_for("vms", r"bad-%s\s+stopped.*(%s)" % (k, how), timeout=240)
+            m.wait_for("vms", r"bad-%s\s+stopped.*(%s)" % (k, how), timeout=on["limit"])
         m.send("console good\r")
-        m.expect(r"good:[^\r\n]*# ", 300)
+        m.expect(r"good:[^\r\n]*# ")
         m.send("echo still-$((1+1))-here\r")
         m.expect("still-2-here", 60)
         m.send("\x1d")
@@ -113,14 +118,14 @@ def test_svm_bad_guests():
         m.poweroff()
 
 
-def test_svm_destroy_leaks_nothing():
+@runs_on(svm={"smp": 2, "mem": "512M", "limit": 400}, vmx={"smp": 2, "mem": "512M", "limit": 600})
+def test_destroy_leaks_nothing(on):
     """Two hundred VMs created and destroyed, running ones among them; the audit finds every frame."""
     vms = [("d%d" % i, {"memory": "32M", "kernel": "memtouch.elf", "start": "manual",
                         "largepages": "off" if i % 2 else "auto",
                         "cmdline": "name=d%d end=exit mb=8 rounds=1" % i}) for i in range(4)]
-    with Machine("svm_destroy_leaks_nothing", smp=2, mem="512M", limit=400,
-                 modules={"ballast.conf": conf(*vms, seed=1),
-                          "memtouch.elf": guest_elf("memtouch")}) as m:
+    with on.machine(modules={"ballast.conf": conf(*vms, seed=1),
+                             "memtouch.elf": guest_elf("memtouch")}) as m:
         m.prompt()
         for i in range(200):
             name = "d%d" % (i % 4)
@@ -147,19 +152,25 @@ def _free_frames(m):
     return int(found.group(1))
 
 
-def test_svm_20g_machine():
+# 5 GiB are what Bochs starts with in bearable time; its chipset leaves 1 GiB of them above 4 GiB.
+@runs_on(svm={"smp": 2, "mem": "20G", "limit": 300, "total_mb": 20000, "high_mb": 17000,
+              "guest": "5G", "touch_mb": 600},
+         vmx={"smp": 2, "mem": "5G", "limit": 600, "total_mb": 4000, "high_mb": 1000,
+              "guest": "3584M", "touch_mb": 100})
+def test_20g_machine(on):
     """Machine memory above 4 GiB is found, used by guests, and above 4 GiB in guests too."""
-    vms = [("big", {"memory": "5G", "kernel": "memtouch.elf", "output": "log",
-                    "cmdline": "name=big end=exit mb=600 rounds=1 order=random from=high"})]
-    with Machine("svm_20g_machine", smp=2, mem="20G", limit=300,
-                 modules={"ballast.conf": conf(*vms, seed=1),
-                          "memtouch.elf": guest_elf("memtouch")}) as m:
-        m.expect(r"vm big: exited with code 1\b", 250)
+    vms = [("big", {"memory": on["guest"], "kernel": "memtouch.elf", "output": "log",
+                    "cmdline": "name=big end=exit mb=%d rounds=1 order=random from=high" %
+                    on["touch_mb"]})]
+    with on.machine(modules={"ballast.conf": conf(*vms, seed=1),
+                             "memtouch.elf": guest_elf("memtouch")}) as m:
+        m.expect(r"vm big: exited with code 1\b")
         m.send("\r")
         m.prompt()
         mem = m.command("mem")
         total = re.search(r"PMEM\s*/MB:\s*(\d+)\s+total", mem)
-        assert total and int(total.group(1)) > 20000, mem
+        assert total and int(total.group(1)) > on["total_mb"], mem
         above = re.search(r"HIGH\s*/MB:\s*(\d+) total above 4 GiB,\s*(\d+) of it used", mem)
-        assert above and int(above.group(1)) > 17000 and int(above.group(2)) >= 600, mem
+        assert above and int(above.group(1)) > on["high_mb"], mem
+        assert int(above.group(2)) >= on["touch_mb"], mem
         m.poweroff()
