@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# Benchmarks: instruction counts under QEMU's -icount, which repeat exactly.
+# Benchmarks: instruction counts, in QEMU under -icount and in Bochs, which repeat exactly.
 
 BENCH_DIR := $(BUILD)/tests/bench
 ICOUNT_PLUGIN := $(BENCH_DIR)/icount_plugin.so
@@ -17,10 +17,11 @@ $(KVM_VMM): guests/bench/kvm_vmm.c
 	$(Q)$(CC) $(BENCH_HOST_CFLAGS) -static -pthread $< -o $@
 
 .PHONY: bench bench-peers
-# BENCH_ROWS=guest leaves out the Linux boots, BENCH_ROWS=linux does only them.
+# EMU=bochs measures VMX there, else SVM in QEMU. BENCH_ROWS=guest leaves out the Linux boots,
+# BENCH_ROWS=linux does only them.
 bench: deps
 	+$(Q)$(MAKE) --no-print-directory kernel guests $(ICOUNT_PLUGIN)
-	$(Q)$(PYTHON) tests/bench/bench.py $(abspath $(BUILD)) $(BENCH_ROWS)
+	$(Q)$(PYTHON) tests/bench/bench.py $(abspath $(BUILD)) $(EMU) $(BENCH_ROWS)
 
 # Runs the same guest under KVM inside a Linux guest of the emulator; minutes, not seconds.
 bench-peers: deps

@@ -1,22 +1,24 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""bench.py BUILD [guest|linux]: Ballast's instruction counts beside KVM's and Xen's.
+"""bench.py BUILD [qemu|bochs [guest|linux]]: Ballast's instruction counts beside KVM's and Xen's.
 
-Boots Ballast in QEMU (TCG, EPYC with SVM, one processor, one instruction = one tick) with the bench
-guest, then compares a Linux guest's whole boot with the same boot directly on the emulator. Prints a
-table and writes BUILD/bench.csv. Bars are data: bars.csv; peers: peer-figures.csv. Exits with 1
-when a bar does not hold or its row is missing.
+Boots Ballast with the bench guest, on one processor of which one tick of the TSC is one instruction:
+in QEMU (TCG, EPYC with SVM) or in Bochs (Skylake with VMX). In QEMU a Linux guest's whole boot is then
+compared with the same boot directly on the emulator. Prints a table and writes BUILD/bench.csv, where
+the other emulator's rows are kept. Bars are data: bars.csv; peers: peer-figures.csv. Exits with 1 when
+a bar does not hold or its row is missing.
 """
 import csv
 import os
 import re
 import sys
+from collections import namedtuple
 
-from emulator import Archive, Emulator, Failure, ICOUNT, read
+from emulator import Archive, Bochs, Failure, ICOUNT, Qemu, read
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MACHINE = "svm-npt"
-CPU = "EPYC,+svm"
+QEMU_CPU = "EPYC,+svm"
+BOCHS_CPU = "corei7_skylake_x"
 PROMPT = "ballast> "
 LINUX_ROW = "linux boot to power-off, ratio to direct boot x1000"
 
@@ -31,19 +33,26 @@ GUEST_RUNS = [
 DIRECT_CPU = "EPYC,-svm,-monitor,-mce,-mca"
 LINUX_CMDLINE = "console=ttyS0 quiet name=linux run=poweroff"
 
+# Name in bench.csv, the peers' columns in peer-figures.csv, what can be run.
+Machine = namedtuple("Machine", "name kvm xen parts")
+MACHINES = {
+    "qemu": Machine("svm-npt", "svm_kvm_npt", "svm_xen_hap", ("guest", "linux")),
+    "bochs": Machine("vmx-ept", "vmx_kvm_ept", None, ("guest",)),
+}
+
 
 def section(name, keys):
     return "[%s]\n" % name + "".join("%s = %s\n" % kv for kv in keys.items())
 
 
-def host_args(build, name, members, extra=()):
-    """Arguments that boot Ballast with the given modules."""
+def qemu_args(build, name, members, extra=()):
+    """QEMU's arguments that boot Ballast with the given modules."""
     archive = Archive()
     for member, data in members.items():
         archive.file(member, data)
     path = os.path.join(build, "tests", "bench", name + ".cpio")
     archive.write(path)
-    return ["-machine", "q35", "-cpu", CPU, "-smp", "1", "-m", "2G", *ICOUNT, *extra,
+    return ["-machine", "q35", "-cpu", QEMU_CPU, "-smp", "1", "-m", "2G", *ICOUNT, *extra,
             "-kernel", os.path.join(build, "ballast.elf"), "-initrd", path]
 
 
@@ -59,12 +68,19 @@ def parse_rows(text):
     return rows
 
 
-def run_guest(build, name, rows, keys):
+def start(emu, build, name, members):
+    """The emulator with Ballast and these modules in it."""
+    if emu == "bochs":
+        return Bochs(BOCHS_CPU, build + "/ballast.elf", members, 600, log_path(build, name))
+    return Qemu(qemu_args(build, name, members), 300, log_path(build, name))
+
+
+def run_guest(emu, build, name, rows, keys):
     conf = "seed = 1\n" + section(name, {
         "memory": "512M", "kernel": "bench.elf", "output": "log",
         "cmdline": '"name=%s rows=%s present=ins"' % (name, rows), **keys})
     members = {"ballast.conf": conf.encode(), "bench.elf": read(build + "/guests/bench.elf")}
-    with Emulator(host_args(build, name, members), 300, log_path(build, name)) as machine:
+    with start(emu, build, name, members) as machine:
         machine.wait("bench: done")
         return parse_rows(machine.text)
 
@@ -83,7 +99,7 @@ def linux_direct(build):
     argv = ["-machine", "q35", "-cpu", DIRECT_CPU, "-smp", "1", "-m", "256", *ICOUNT, *args,
             "-kernel", linux + "vmlinuz", "-initrd", linux + "initrd.img",
             "-append", LINUX_CMDLINE]
-    with Emulator(argv, 300, log_path(build, "direct")) as machine:
+    with Qemu(argv, 300, log_path(build, "direct")) as machine:
         machine.wait("linux ready")
         machine.finish()
     return int(read(out))
@@ -98,8 +114,8 @@ def linux_nested(build):
     members = {"ballast.conf": conf.encode()}
     for name in ("vmlinuz", "initrd.img"):
         members[name] = read(build + "/guests/linux/" + name)
-    argv = host_args(build, "nested", members, args)
-    with Emulator(argv, 400, log_path(build, "nested")) as machine:
+    argv = qemu_args(build, "nested", members, args)
+    with Qemu(argv, 400, log_path(build, "nested")) as machine:
         machine.wait("vm linux: powered off")
         start = len(machine.text)
         machine.send("vm linux\r")
@@ -131,50 +147,61 @@ def verdict(ours, bar, partial):
     return "yes" if ours is not None and ours <= bar else "no"
 
 
-def report(build, ours, partial):
+def report(build, machine, ours, partial):
     """Prints and writes the table; True when every bar of what was run holds."""
-    bars = {r["row"]: int(r["bar"]) for r in load_csv("bars.csv")}
+    bars = {r["row"]: int(r["bar"]) for r in load_csv("bars.csv") if r["machine"] == machine.name}
     lines = []
     for peer in load_csv("peer-figures.csv"):
         name = peer["row"]
         bar = bars.get(name)
         value = ours.get(name)
-        lines.append([name, MACHINE, value, peer["svm_kvm_npt"], peer["svm_xen_hap"], bar,
-                      verdict(value, bar, partial)])
-    with open(os.path.join(build, "bench.csv"), "w", encoding="utf-8", newline="") as f:
-        out = csv.writer(f, lineterminator="\n")
-        out.writerow("row machine ours kvm xen bar holds".split())
-        out.writerows([["" if v is None else v for v in line] for line in lines])
+        lines.append([name, machine.name, value, peer[machine.kvm],
+                      peer[machine.xen] if machine.xen else "", bar, verdict(value, bar, partial)])
+    write_csv(os.path.join(build, "bench.csv"), machine, lines)
     print("%-52s %9s %9s %9s %9s  %s" % ("row (instructions, median)", "ours", "KVM", "Xen", "bar",
                                          "holds"))
     for name, _, value, kvm, xen, bar, holds in lines:
         print("%-52s %9s %9s %9s %9s  %s" % (name, "-" if value is None else value, kvm or "-",
                                              xen or "-", "" if bar is None else bar, holds))
-    print("written: %s/bench.csv" % build)
+    print("written: %s/bench.csv (%s)" % (build, machine.name))
     return all(line[6] != "no" for line in lines)
+
+
+def write_csv(path, machine, lines):
+    """Replaces the machine's lines; those of others stay."""
+    others = []
+    if os.path.exists(path):
+        with open(path, encoding="utf-8", newline="") as f:
+            others = [line for line in list(csv.reader(f))[1:] if line[1] != machine.name]
+    with open(path, "w", encoding="utf-8", newline="") as f:
+        out = csv.writer(f, lineterminator="\n")
+        out.writerow("row machine ours kvm xen bar holds".split())
+        out.writerows([["" if v is None else v for v in line] for line in lines] + others)
 
 
 def main():
     build = os.path.abspath(sys.argv[1])
-    what = sys.argv[2] if len(sys.argv) > 2 else "all"
+    emu = sys.argv[2] if len(sys.argv) > 2 else "qemu"
+    machine = MACHINES[emu]
+    parts = sys.argv[3:] or machine.parts
     os.makedirs(os.path.join(build, "tests", "bench"), exist_ok=True)
     ours = {}
     ok = True
-    if what in ("all", "guest"):
+    if "guest" in parts:
         for name, rows, keys, needed in GUEST_RUNS:
             try:
-                for row, value in run_guest(build, name, rows, keys).items():
+                for row, value in run_guest(emu, build, name, rows, keys).items():
                     ours.setdefault(row, value)
             except Failure as failure:
                 print("bench: %s: %s" % (name, failure), file=sys.stderr)
                 ok = ok and not needed
-    if what in ("all", "linux"):
+    if "linux" in parts:
         try:
             ours[LINUX_ROW] = run_linux(build)
         except Failure as failure:
             print("bench: linux: %s" % failure, file=sys.stderr)
             ok = False
-    held = report(build, ours, what != "all")
+    held = report(build, machine, ours, set(parts) != set(machine.parts))
     sys.exit(0 if ok and held else 1)
 
 

@@ -13,8 +13,8 @@ import os
 import re
 import sys
 
-from bench import CPU, HERE, load_csv, log_path, parse_rows
-from emulator import Archive, Emulator, Failure, ICOUNT, read
+from bench import HERE, QEMU_CPU, load_csv, log_path, parse_rows
+from emulator import Archive, Failure, ICOUNT, Qemu, read
 
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -73,10 +73,10 @@ def initramfs(build):
 
 
 def measure(build):
-    argv = ["-machine", "q35", "-cpu", CPU, "-smp", "1", "-m", "2G", *ICOUNT,
+    argv = ["-machine", "q35", "-cpu", QEMU_CPU, "-smp", "1", "-m", "2G", *ICOUNT,
             "-kernel", build + "/guests/linux/vmlinuz", "-initrd", initramfs(build),
             "-append", "console=ttyS0 quiet"]
-    with Emulator(argv, 900, log_path(build, "peers")) as machine:
+    with Qemu(argv, 900, log_path(build, "peers")) as machine:
         machine.wait("peers: done")
         return parse_rows(machine.text)
 
