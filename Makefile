@@ -58,7 +58,7 @@ HOST_CFLAGS := -std=gnu17 -O1 -g -Wall -Wextra -Werror -DBALLAST_HOST=1 -I. \
 # ---- Debian packages ---------------------------------------------------------------------------
 
 DEPS := gcc libc6-dev binutils nasm python3 dpkg-dev libzycore-dev libxxhash-dev gnu-efi \
-        clang clang-format libcmocka-dev python3-pytest python3-pexpect \
+        clang clang-format libcmocka-dev python3-pytest python3-pytest-xdist python3-pexpect \
         qemu-system-x86 ovmf bochs bochsbios vgabios \
         grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools fdisk
 
@@ -221,8 +221,12 @@ endef
 $(foreach t,$(notdir $(HOST_TESTS)),$(eval $(call host_test,$(t))))
 
 BOOT_TEST_DEPS = all iso usb
+# Emulators run side by side, the longest test first; each takes one when it is done with another
+# (loadgroup hands them out one by one).
+TEST_JOBS ?= $(JOBS)
 PYTEST = BALLAST_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 \
-         $(PYTHON) -m pytest -p no:cacheprovider -q tests/boot
+         $(PYTHON) -m pytest -p no:cacheprovider -q -rs --durations=10 \
+         -n $(TEST_JOBS) --dist loadgroup tests/boot
 
 .PHONY: test test-all check test-host test-boot
 test: deps
@@ -267,7 +271,7 @@ help:
 	@echo '  test         check + test-host + quick boot tests; test-all adds the long ones'
 	@echo '  check        warnings (gcc, clang), include directions, headers, format, licences'
 	@echo '  test-host    unit and property tests on the host; test-boot K=PATTERN in emulators'
-	@echo '  bench        instruction counts beside KVM and Xen; bench-peers re-measures KVM'
+	@echo '  bench        instruction counts beside KVM and Xen (EMU=bochs: VMX); bench-peers re-measures KVM'
 	@echo '  iso usb      bootable images: $(ISO), $(USB_IMAGE)'
 	@echo '  deps         install the Debian packages that are missing'
 	@echo '  format clean compile_commands.json help'
