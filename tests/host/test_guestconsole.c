@@ -43,6 +43,13 @@ void log_msg(enum log_level level, const char *fmt, ...)
     strcat(logged, "|");
 }
 
+struct cpu *this_cpu(void)
+{
+    static struct cpu cpu;
+
+    return &cpu;
+}
+
 void thread_wake(struct thread *t)
 {
     (void)t;
