@@ -253,9 +253,6 @@ static void svm_section_end(struct vcpu *v)
 }
 
 /* Offsets known to svm_entry.asm. */
-_Static_assert(offsetof(struct vcpu, gpr) == 0, "svm_entry.asm: gpr");
-_Static_assert(offsetof(struct vcpu, rip) == 0x80, "svm_entry.asm: rip");
-_Static_assert(offsetof(struct vcpu, vendor) == 0x90, "svm_entry.asm: vendor");
 _Static_assert(offsetof(struct svm_vcpu, vmcb) == 0, "svm_entry.asm: vmcb");
 _Static_assert(offsetof(struct svm_vcpu, vmcb_pa) == 8, "svm_entry.asm: vmcb_pa");
 

@@ -182,9 +182,6 @@ void vmx_bind(struct vcpu *v)
 }
 
 /* Offsets known to vmx_entry.asm. */
-_Static_assert(offsetof(struct vcpu, gpr) == 0, "vmx_entry.asm: gpr");
-_Static_assert(offsetof(struct vcpu, rip) == 0x80, "vmx_entry.asm: rip");
-_Static_assert(offsetof(struct vcpu, vendor) == 0x90, "vmx_entry.asm: vendor");
 _Static_assert(offsetof(struct vmx_vcpu, dirty) == 0x00, "vmx_entry.asm: dirty");
 _Static_assert(offsetof(struct vmx_vcpu, rip) == 0x08, "vmx_entry.asm: rip");
 _Static_assert(offsetof(struct vmx_vcpu, host_rsp) == 0x10, "vmx_entry.asm: host_rsp");

@@ -16,6 +16,10 @@
 #include "mm/slab.h"
 #include "mm/view.h"
 
+_Static_assert(offsetof(struct vcpu, gpr) == 0, "kernel/vm/gpr.inc: gpr");
+_Static_assert(offsetof(struct vcpu, rip) == 0x80, "kernel/vm/gpr.inc: rip");
+_Static_assert(offsetof(struct vcpu, vendor) == 0x90, "kernel/vm/gpr.inc: vendor");
+
 static void vcpu_main(void *arg)
 {
     struct vcpu *v = arg;
