@@ -125,16 +125,25 @@ def _console(fd):
             termios.tcsetattr(keys, termios.TCSADRAIN, saved)
 
 
+def models():
+    """The names of the processors that Bochs knows."""
+    out = subprocess.run(["bochs", "--help", "cpu"], stdin=subprocess.DEVNULL, capture_output=True,
+                         text=True, errors="replace", check=False)
+    return re.findall(r"^(\w+)$", out.stdout + out.stderr, re.M)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("iso")
-    parser.add_argument("--cpu", default="corei7_skylake_x", help="see `bochs --help cpu`")
+    parser.add_argument("--cpu", default="corei7_skylake_x", help="a model of `bochs --help cpu`")
     parser.add_argument("--smp", type=int, default=1)
     parser.add_argument("--mem", default="1G")
     parser.add_argument("--dir", default=".", help="for configuration and log")
     args = parser.parse_args()
     if not shutil.which("bochs"):
         sys.exit("bochs is not installed: make deps")
+    if args.cpu not in models():
+        sys.exit("Bochs has no processor %r; it has: %s" % (args.cpu, " ".join(models())))
     run = Run(args.dir, "run", os.path.abspath(args.iso), args.cpu, smp=args.smp, mem=args.mem)
     try:
         _console(run.fd)
