@@ -175,12 +175,13 @@ SUBMAKE  = $(Q)$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,
 # ---- Run ---------------------------------------------------------------------------------------
 
 EMU   ?= qemu
-CPU   ?= $(if $(filter bochs,$(EMU)),corei7_skylake_x,EPYC)
+CPU   ?= $(if $(filter bochs,$(EMU)),corei7_skylake_x,$(if $(filter kvm,$(ACCEL)),host,EPYC))
 SMP   ?= 2
 MEM   ?= 2G
 ACCEL ?= tcg
 
-QEMU_CPU = $(CPU)$(if $(findstring svm,$(CPU)),,$(COMMA)+svm)
+# The emulator's models come without SVM unless told; the host's processor is as it is.
+QEMU_CPU = $(CPU)$(if $(findstring svm,$(CPU))$(filter host,$(CPU)),,$(COMMA)+svm)
 COMMA   := ,
 
 .PHONY: run
@@ -190,6 +191,8 @@ run: deps
 ifeq ($(EMU),bochs)
 	$(Q)$(PYTHON) tools/bochs_run.py --cpu $(CPU) --smp $(SMP) --mem $(MEM) --dir $(BUILD) $(ISO)
 else
+	$(Q)[ '$(ACCEL)' != kvm ] || { why="$$($(PYTHON) tests/boot/hardware.py kvm)"; \
+	    [ -z "$$why" ] || { echo "run: $$why" >&2; exit 1; }; }
 	$(Q)$(EMU:qemu=qemu-system-x86_64) -machine q35 -accel $(ACCEL) -cpu $(QEMU_CPU) -smp $(SMP) \
 	    -m $(MEM) -nodefaults -vga std -display none -serial mon:stdio -no-reboot -cdrom $(ISO) \
 	    $(QEMU_EXTRA)
