@@ -114,33 +114,8 @@ void svm_event_iret(struct vcpu *v)
 void svm_event_after_exit(struct vcpu *v, struct vmcb *m)
 {
     uint64_t word = m->ctl.exit_int_info;
-    uint8_t vector = word & EVINJ_VECTOR;
 
     m->ctl.event_inj = 0;
     v->interrupted.type = EVENT_NONE;
-    if (!(word & EVINJ_VALID)) {
-        return;
-    }
-    __atomic_fetch_or(&v->request, VCPU_REQ_EVENT, __ATOMIC_RELAXED);
-    v->interrupted = (struct event){
-        .vector = vector,
-        .has_error = (word & EVINJ_ERROR_VALID) != 0,
-        .error = (uint32_t)(word >> EVINJ_ERROR_SHIFT),
-    };
-    switch ((word >> EVINJ_TYPE_SHIFT) & EVINJ_TYPE_MASK) {
-    case EVINJ_TYPE_INTR:
-        v->interrupted.type = EVENT_INTERRUPT;
-        break;
-    case EVINJ_TYPE_NMI:
-        v->interrupted.type = EVENT_NMI;
-        break;
-    case EVINJ_TYPE_EXCEPTION:
-        /* INT3 and INTO are executed again, as INT n is: RIP still points at them. */
-        if (vector != EXC_BP && vector != EXC_OF) {
-            v->interrupted.type = EVENT_EXCEPTION;
-        }
-        break;
-    default:
-        break;
-    }
+    vcpu_event_cut_short(v, word, (uint32_t)(word >> EVINJ_ERROR_SHIFT));
 }

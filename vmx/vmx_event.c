@@ -97,27 +97,7 @@ bool vmx_event_interrupted(struct vcpu *v)
     if (likely(!(word & EVENT_VALID))) {
         return false;
     }
-    v->interrupted = (struct event){
-        .vector = word & EVENT_VECTOR,
-        .has_error = (word & EVENT_HAS_ERROR) != 0,
-    };
-    if (v->interrupted.has_error) {
-        v->interrupted.error = (uint32_t)vmcs_read(VMCS_VECTORING_ERROR);
-    }
-    switch (word >> EVENT_TYPE_SHIFT & EVENT_TYPE_MASK) {
-    case EVENT_TYPE_EXTERNAL:
-        v->interrupted.type = EVENT_INTERRUPT;
-        break;
-    case EVENT_TYPE_NMI:
-        v->interrupted.type = EVENT_NMI;
-        break;
-    case EVENT_TYPE_HARD_EXCEPTION:
-        v->interrupted.type = EVENT_EXCEPTION;
-        break;
-    default:
-        /* INT n, INT3, INTO, INT1 are executed again: RIP still points at them. */
-        break;
-    }
+    vcpu_event_cut_short(v, word, (uint32_t)vmcs_get(VMCS_VECTORING_ERROR));
     return true;
 }
 

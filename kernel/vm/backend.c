@@ -18,6 +18,7 @@ enum hv_err backend_select(void)
 {
     char missing[sizeof(hv_caps.missing)] = "";
     size_t used = 0;
+    bool found = false; /* a vendor whose extension is there, but lacks something */
 
     for (size_t i = 0; i < ARRAY_SIZE(vendors); i++) {
         hv_caps = (struct backend_caps){0};
@@ -25,8 +26,14 @@ enum hv_err backend_select(void)
             hv = vendors[i];
             return HV_OK;
         }
-        used += scnprintf(missing + used, sizeof(missing) - used, "%s%s", i > 0 ? "; " : "",
-                          hv_caps.missing);
+        if (hv_caps.present && !found) {
+            found = true;
+            used = 0;
+        }
+        if (hv_caps.present || !found) {
+            used += scnprintf(missing + used, sizeof(missing) - used, "%s%s", used > 0 ? "; " : "",
+                              hv_caps.missing);
+        }
     }
     str_copy(hv_caps.missing, sizeof(hv_caps.missing), missing);
     return HV_ENOTSUP;

@@ -18,7 +18,7 @@ struct pt_format;
 struct backend_caps {
     const char *name; /* the extension's, for the operator */
     bool present;
-    char missing[160]; /* and the firmware option to look at */
+    char missing[320]; /* and the firmware option to look at */
     uint32_t nr_tags;  /* ASIDs or VPIDs, tag 0 excluded; 0: no tags */
     bool nested_paging;
     unsigned nested_max_order; /* largest page of the nested tables */

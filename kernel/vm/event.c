@@ -69,6 +69,26 @@ void vcpu_inject_exception(struct vcpu *v, uint8_t vector, bool has_error, uint3
     }
 }
 
+void vcpu_event_cut_short(struct vcpu *v, uint64_t word, uint32_t error)
+{
+    static const enum event_type types[8] = {
+        [0] = EVENT_INTERRUPT, [2] = EVENT_NMI, [3] = EVENT_EXCEPTION};
+    uint8_t vector = word & 0xff;
+    enum event_type type = types[word >> 8 & 7];
+    bool has_error = (word >> 11 & 1) != 0;
+
+    if (!(word >> 31 & 1)) {
+        return;
+    }
+    /* INT n, INT3, INTO and INT1 are executed again: RIP still points at them. */
+    if (type == EVENT_EXCEPTION && (vector == EXC_BP || vector == EXC_OF)) {
+        type = EVENT_NONE;
+    }
+    v->interrupted = (struct event){
+        .type = type, .vector = vector, .has_error = has_error, .error = has_error ? error : 0};
+    __atomic_fetch_or(&v->request, VCPU_REQ_EVENT, __ATOMIC_RELAXED);
+}
+
 /* True if `ev` went into the next entry. */
 static bool deliver(struct vcpu *v, struct event *ev)
 {

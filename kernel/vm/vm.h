@@ -206,6 +206,9 @@ static inline void vcpu_inject_ud(struct vcpu *v)
 {
     vcpu_inject_exception(v, 6, false, 0);
 }
+/* An exit cut an event's delivery short: it is delivered again. `word` is how both vendors report it:
+ * vector 7:0, type 10:8, error code valid 11, valid 31. Nothing to do without the last. */
+void vcpu_event_cut_short(struct vcpu *v, uint64_t word, uint32_t error);
 /* Step over the instruction that caused `exit` (length from hardware or by decoding), clearing the
  * interrupt shadow. HV_EAGAIN: bytes not reachable on the fast path; retry off it.
  * HV_EFAULT: a fault was injected instead. */
