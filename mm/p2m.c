@@ -107,11 +107,11 @@ void p2m_destroy(struct p2m *p)
     if (p == NULL) {
         return;
     }
+    share_leave(p);
     if (p->count.pinned != 0) {
         env_panic("p2m: VM %u destroyed with %llu pages pinned", p->owner,
                   (unsigned long long)p->count.pinned);
     }
-    share_leave(p);
     if (p->view != NULL) {
         p->view->ops->destroy(p->view);
     }

@@ -56,6 +56,34 @@ static enum hv_err parse(const char *text)
 
 #define VM_A "[a]\nmemory = 64M\nkernel = vmlinuz\n"
 
+static void test_options(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("Mem.ShareScanTime = 10 # fast\nMem.ShareForceSalting=\"0\"\n" VM_A
+                           "salt = web farm\n"),
+                     HV_OK);
+    assert_true(config.host.option_given[OPT_SHARE_SCAN_TIME]);
+    assert_int_equal(config.host.option[OPT_SHARE_SCAN_TIME], 10);
+    assert_true(config.host.option_given[OPT_SHARE_FORCE_SALTING]);
+    assert_int_equal(config.host.option[OPT_SHARE_FORCE_SALTING], 0);
+    assert_false(config.host.option_given[OPT_SHARE_RATE_MAX]);
+    assert_string_equal(config.vms[0].salt, "web farm");
+    /* Parsing changes no option. */
+    assert_int_equal(options_get(OPT_SHARE_SCAN_TIME), 60);
+    assert_int_equal(options_set(OPT_SHARE_SCAN_TIME, 601), HV_ERANGE);
+    assert_int_equal(options_set(OPT_SHARE_SCAN_TIME, 0), HV_ERANGE);
+    assert_int_equal(options_get(OPT_SHARE_SCAN_TIME), 60);
+    assert_int_equal(options_set(OPT_SHARE_SCAN_TIME, 600), HV_OK);
+    assert_int_equal(options_get(OPT_SHARE_SCAN_TIME), 600);
+    for (unsigned i = 0; i < NR_OPTIONS; i++) {
+        const struct option *o = &options_table[i];
+
+        assert_int_equal(options_find(o->name), i);
+        assert_true(o->low <= o->standard && o->standard <= o->high);
+    }
+    assert_int_equal(options_find("Mem.Share"), NR_OPTIONS);
+}
+
 static void test_accepts(void **state)
 {
     (void)state;
@@ -127,12 +155,26 @@ struct error_case {
 
 #define KEYS                                                                                \
     "memory, vcpus, kernel, initrd, cmdline, identity, largepages, mmu, output, on_reset, " \
-    "cpu_shares, start"
+    "salt, cpu_shares, start"
 #define SIZES "1M to 1024G, a multiple of 4K; suffixes K, M, G, T (without: M)"
 
 static const struct error_case cases[] = {
     {VM_A "colour = red\n", "ballast.conf:4: colour: unknown key; accepted: " KEYS, 1, 1},
-    {"Memory = 1\n" VM_A, "ballast.conf:1: Memory: unknown host option; accepted: seed, loglevel",
+    {"Mem.ShareScanTime = 601\n" VM_A,
+     "ballast.conf:1: Mem.ShareScanTime: 601 is too big; accepted: a number from 1 to 600",
+     1, 0},
+    {"Mem.ShareScanTime = 0\n" VM_A,
+     "ballast.conf:1: Mem.ShareScanTime: 0 is too small; accepted: a number from 1 to 600",
+     1, 0},
+    {"Mem.ShareScanTime = soon\n" VM_A,
+     "ballast.conf:1: Mem.ShareScanTime: 'soon' is not a number; accepted: a number from 1 to 600",
+     1, 0},
+    {"Mem.ShareRateMax = 1\nMem.ShareRateMax = 2\n" VM_A,
+     "ballast.conf:2: Mem.ShareRateMax: already set in line 1; accepted: each key once",
+     1, 0},
+    {"Memory = 1\n" VM_A,
+     "ballast.conf:1: Memory: unknown host option; accepted: seed, loglevel, or an option (`set` "
+     "lists them)",
      1, 0},
     {"[a]\nmemory = 12Q\nkernel = vmlinuz",
      "ballast.conf:2: memory: '12Q' is not a size; accepted: " SIZES, 1, 1},
@@ -156,13 +198,13 @@ static const struct error_case cases[] = {
      "ballast.conf:4: initrd: no module 'gone.img' was loaded; accepted: the name of a boot module",
      1, 1},
     {VM_A "vcpus = 0", "ballast.conf:4: vcpus: 0 is too small; accepted: a number from 1 to 16", 1,
-     1},
+     1, 0},
     {VM_A "vcpus = 17", "ballast.conf:4: vcpus: 17 is too big; accepted: a number from 1 to 16", 1,
-     1},
+     1, 0},
     {VM_A "vcpus = two",
      "ballast.conf:4: vcpus: 'two' is not a number; accepted: a number from 1 to 16", 1, 1},
     {VM_A "identity = xen", "ballast.conf:4: identity: 'xen' is unknown; accepted: vmware, none", 1,
-     1},
+     1, 0},
     {VM_A "start = yes", "ballast.conf:4: start: 'yes' is unknown; accepted: auto, manual", 1, 1},
     {VM_A "cpu_shares = 0",
      "ballast.conf:4: cpu_shares: 0 is too small; accepted: low (500), normal (1000), high (2000), "
@@ -185,7 +227,7 @@ static const struct error_case cases[] = {
      1, 0},
     {VM_A "just words # comment",
      "ballast.conf:4: just words: no '=' behind it; accepted: key = value, [name], # comment", 1,
-     1},
+     1, 0},
     {VM_A "cmdline = \"open",
      "ballast.conf:4: cmdline: quotes do not match; accepted: one text in "
      "\"quotes\"",
@@ -340,10 +382,10 @@ static void test_garbage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepts),      cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_errors),       cmocka_unit_test(test_neighbours),
-        cmocka_unit_test(test_nul_and_long), cmocka_unit_test(test_too_many),
-        cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_accepts),    cmocka_unit_test(test_options),
+        cmocka_unit_test(test_empty),      cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_neighbours), cmocka_unit_test(test_nul_and_long),
+        cmocka_unit_test(test_too_many),   cmocka_unit_test(test_garbage),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }
