@@ -407,6 +407,7 @@ enum hv_err index_init(uint64_t nr_frames)
         index_fini();
         return HV_ENOMEM;
     }
+    index_make_room(1);
     return HV_OK;
 }
 
