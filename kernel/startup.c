@@ -11,8 +11,10 @@
 #include "kernel/lib/parse.h"
 #include "kernel/lib/random.h"
 #include "kernel/log.h"
+#include "kernel/options.h"
 #include "kernel/main.h"
 #include "kernel/vm/config.h"
+#include "kernel/vm/sharing.h"
 #include "kernel/vm/doctor.h"
 #include "kernel/vm/vm.h"
 #include "mm/buddy.h"
@@ -86,6 +88,11 @@ static void apply_host_options(const struct boot_info *info, const struct host_c
         log_set_level((enum log_level)host->log_level);
     }
     choose_seed(info, host);
+    for (unsigned i = 0; i < NR_OPTIONS; i++) {
+        if (host->option_given[i] && options_set((enum option_id)i, host->option[i]) != HV_OK) {
+            log_error(CONFIG_FILE ": %s: out of range", options_table[i].name);
+        }
+    }
 }
 
 /* Parse the module; the result is for kfree. NULL: no module or no memory. */
@@ -122,9 +129,12 @@ void startup_vms(const struct boot_info *info)
 
     if (config == NULL) {
         choose_seed(info, &none);
+        sharing_init();
         return;
     }
     apply_host_options(info, &config->host);
+    sharing_init();
+    sharing_start();
     for (unsigned i = 0; i < config->nr_vms; i++) {
         start_vm(&config->vms[i]);
     }

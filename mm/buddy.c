@@ -35,6 +35,12 @@ static struct buddy_zone *zone_of(mfn_t mfn)
     return &buddy_state.zone[mfn.n < LOW_FRAMES ? ZONE_LOW : ZONE_HIGH];
 }
 
+/* Frames came to the lists, or left them. */
+static void count_free(int64_t nr)
+{
+    __atomic_store_n(&buddy_state.nr_free, buddy_state.nr_free + (uint64_t)nr, __ATOMIC_RELAXED);
+}
+
 static void chain_push(uint32_t *head, mfn_t mfn)
 {
     struct frame *f = frame_of(mfn);
@@ -68,6 +74,7 @@ static void list_insert(mfn_t mfn, unsigned order)
     frame_set(mfn, FRAME_FREE, order, OWNER_HOST);
     chain_push(&z->head[order], mfn);
     z->nr[order]++;
+    count_free((int64_t)BIT(order));
     z->avail |= 1u << order;
 }
 
@@ -77,6 +84,7 @@ static void list_remove(mfn_t mfn, unsigned order)
 
     chain_remove(&z->head[order], mfn);
     z->nr[order]--;
+    count_free(-(int64_t)BIT(order));
     if (z->nr[order] == 0) {
         z->avail &= ~(1u << order);
     }
@@ -94,6 +102,7 @@ static void aside_remove(mfn_t mfn)
 
     chain_remove(&z->aside, mfn);
     z->aside_nr--;
+    count_free(-(int64_t)BIT(BUDDY_ASIDE_ORDER));
     frame_set(mfn, FRAME_FREE, BUDDY_ASIDE_ORDER, OWNER_HOST);
 }
 
@@ -229,7 +238,8 @@ static bool cache_refill(struct buddy_cache *c, uint32_t flags)
     } else if (!spin_trylock(&buddy_state.lock)) {
         return false;
     }
-    while (c->nr < CACHE_REFILL) {
+    /* Near the end frames are given one by one, to who may have them. */
+    while (c->nr < CACHE_REFILL && buddy_state.nr_free > buddy_state.reserve) {
         unsigned order = refill_order();
 
         if (!block_take(order, 0, &mfn)) {
@@ -290,21 +300,30 @@ void buddy_unlock_all(unsigned nr)
 
 /* ---- Allocation ---- */
 
+/* Take a block, if it is for one who may use the reserve or leaves that alone. */
+static bool block_grant(unsigned order, enum frame_use use, uint32_t flags, mfn_t *out)
+{
+    bool reserved = use == FRAME_GUEST && !(flags & BUDDY_RESERVE);
+
+    return (!reserved || buddy_state.nr_free >= BIT(order) + buddy_state.reserve) &&
+           block_take(order, flags, out);
+}
+
 static enum hv_err alloc_block(unsigned order, enum frame_use use, uint32_t owner, uint32_t flags,
                                mfn_t *out)
 {
     bool ok;
 
     spin_lock(&buddy_state.lock);
-    ok = block_take(order, flags, out);
+    ok = block_grant(order, use, flags, out);
     if (!ok) {
         spin_unlock(&buddy_state.lock);
         drain_caches();
         spin_lock(&buddy_state.lock);
-        ok = block_take(order, flags, out);
+        ok = block_grant(order, use, flags, out);
         if (!ok && order > BUDDY_ASIDE_ORDER) {
             aside_release_all();
-            ok = block_take(order, flags, out);
+            ok = block_grant(order, use, flags, out);
         }
     }
     if (ok) {
@@ -434,6 +453,17 @@ void buddy_free(mfn_t mfn, unsigned order)
     spin_unlock(&buddy_state.lock);
 }
 
+void buddy_retype(mfn_t mfn, enum frame_use use, uint32_t owner)
+{
+    struct buddy_cache *c = &buddy_caches[env_cpu()];
+
+    cache_enter(c);
+    c->used[frame_of(mfn)->use]--;
+    c->used[use]++;
+    frame_set(mfn, use, 0, owner);
+    cache_leave(c);
+}
+
 enum hv_err buddy_set_aside(mfn_t *base)
 {
     enum hv_err err = HV_ENOMEM;
@@ -455,6 +485,7 @@ enum hv_err buddy_set_aside(mfn_t *base)
             chain_push(&z->aside, mfn);
             z->aside_nr++;
         }
+        count_free((int64_t)BIT(ORDER_1G));
         err = HV_OK;
     }
     spin_unlock(&buddy_state.lock);
@@ -473,4 +504,21 @@ void buddy_end_aside(mfn_t base)
         }
     }
     spin_unlock(&buddy_state.lock);
+}
+
+void buddy_set_reserve(uint64_t nr)
+{
+    spin_lock(&buddy_state.lock);
+    buddy_state.reserve = nr;
+    spin_unlock(&buddy_state.lock);
+}
+
+uint64_t buddy_free_frames(void)
+{
+    return __atomic_load_n(&buddy_state.nr_free, __ATOMIC_RELAXED);
+}
+
+uint64_t buddy_total_frames(void)
+{
+    return buddy_state.total;
 }

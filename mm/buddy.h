@@ -17,6 +17,7 @@ enum frame_use {
     FRAME_FREE,
     FRAME_HOST,    /* the hypervisor's own: image, stacks, slabs, host tables, modules */
     FRAME_GUEST,   /* guest memory; owner is the VM, the record holds its gfn */
+    FRAME_SHARED,  /* guest memory that several gfns stand on; see mm/share/index.h */
     FRAME_P2M,     /* p2m radix nodes; owner is the VM (overhead) */
     FRAME_VIEW,    /* nested or shadow tables; owner is the VM (overhead) */
     FRAME_VM,      /* other structures of a VM: control blocks, bitmaps, stacks (overhead) */
@@ -30,9 +31,10 @@ const char *buddy_use_name(enum frame_use use);
 #define OWNER_HOST 0u /* VM ids start at 1 */
 #define OWNER_MAX 0xffffu
 
-#define BUDDY_ZERO 0x1u /* contents are zero on return (single frames and small orders only) */
-#define BUDDY_FAST 0x2u /* guest fast path: never waits; HV_EAGAIN when a lock is contended */
-#define BUDDY_LOW 0x4u  /* below 4 GiB */
+#define BUDDY_ZERO 0x1u    /* contents are zero on return (single frames and small orders only) */
+#define BUDDY_FAST 0x2u    /* guest fast path: never waits; HV_EAGAIN when a lock is contended */
+#define BUDDY_LOW 0x4u     /* below 4 GiB */
+#define BUDDY_RESERVE 0x8u /* may use the reserve (buddy_set_reserve) */
 
 /*
  * Start with no memory at all: lays out the frame table for frames [0, nr_frames) inside `table_mfn`
@@ -58,6 +60,10 @@ enum hv_err buddy_alloc_at(mfn_t mfn, unsigned order, enum frame_use use,
  */
 void buddy_free(mfn_t mfn, unsigned order);
 
+/* Give a single frame in use another use and owner; its references become zero. Not on the guest
+ * fast path. */
+void buddy_retype(mfn_t mfn, enum frame_use use, uint32_t owner);
+
 /*
  * Set a free 1 GiB block aside, so that a VM can fill it with 2 MiB pieces one by one
  * (buddy_alloc_at). The pieces stay free memory: other allocations take them once nothing else is
@@ -80,6 +86,17 @@ struct buddy_holder {
  * context; takes the allocator's locks.
  */
 enum hv_err buddy_retire(mfn_t mfn, struct buddy_holder *holder) __must_check;
+
+/*
+ * Keep the last `nr` free frames for who asks with BUDDY_RESERVE: copies of shared pages that are
+ * written, and what the hypervisor needs to go on (uses other than FRAME_GUEST). Frames in
+ * processors' caches do not count. At first 0.
+ */
+void buddy_set_reserve(uint64_t nr);
+/* Frames in the common lists now: free, but for processors' caches. No lock taken. */
+uint64_t buddy_free_frames(void);
+/* Frames of RAM. */
+uint64_t buddy_total_frames(void);
 
 struct buddy_stats {
     uint64_t total;               /* frames of RAM known to the allocator */

@@ -75,14 +75,9 @@ void buddy_count_owner(uint32_t owner, uint64_t out[NR_FRAME_USES])
 const char *buddy_use_name(enum frame_use use)
 {
     static const char *const names[NR_FRAME_USES] = {
-        [FRAME_RESERVED] = "reserved",
-        [FRAME_FREE] = "free",
-        [FRAME_HOST] = "host",
-        [FRAME_GUEST] = "guest",
-        [FRAME_P2M] = "p2m",
-        [FRAME_VIEW] = "view",
-        [FRAME_VM] = "VM",
-        [FRAME_RETIRED] = "retired",
+        [FRAME_RESERVED] = "reserved", [FRAME_FREE] = "free",     [FRAME_HOST] = "host",
+        [FRAME_GUEST] = "guest",       [FRAME_SHARED] = "shared", [FRAME_P2M] = "p2m",
+        [FRAME_VIEW] = "view",         [FRAME_VM] = "VM",         [FRAME_RETIRED] = "retired",
     };
 
     return (unsigned)use < NR_FRAME_USES ? names[use] : "?";
@@ -133,6 +128,16 @@ static bool audit_lists(void)
     return ok;
 }
 
+static uint64_t kept_in_caches(unsigned nr_cpus)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < nr_cpus; i++) {
+        sum += buddy_caches[i].nr;
+    }
+    return sum;
+}
+
 bool buddy_audit(void)
 {
     uint64_t used[NR_FRAME_USES] = {0};
@@ -158,6 +163,7 @@ bool buddy_audit(void)
         }
         at += BIT(order);
     }
+    ok &= agrees("frames in the free lists", kept.free - kept_in_caches(nr), buddy_state.nr_free);
     for (unsigned use = 0; use < NR_FRAME_USES; use++) {
         ok &= agrees(buddy_use_name((enum frame_use)use), used[use], kept.used[use]);
     }

@@ -38,6 +38,8 @@ enum hv_err buddy_init(mfn_t table_mfn, uint64_t nr_frames)
     }
     buddy_state.nr_bad = 0;
     buddy_state.total = 0;
+    buddy_state.nr_free = 0;
+    buddy_state.reserve = 0;
     buddy_state.total_high = 0;
     for (unsigned use = 0; use < NR_FRAME_USES; use++) {
         buddy_state.used[use] = 0;

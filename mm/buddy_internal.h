@@ -37,6 +37,8 @@ struct buddy_state {
     struct spinlock lock; /* protects all of this */
     struct buddy_zone zone[NR_ZONES];
     uint64_t total;
+    uint64_t nr_free;            /* frames in the lists, set-aside ones included (atomic) */
+    uint64_t reserve;            /* of these, for BUDDY_RESERVE */
     uint64_t total_high;         /* of these, in ZONE_HIGH */
     int64_t used[NR_FRAME_USES]; /* frames of larger blocks, and of single ones not from a cache */
     mfn_t bad[BUDDY_MAX_BAD];    /* frames in use that are to be retired once they are freed */

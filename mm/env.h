@@ -35,6 +35,12 @@ bool env_memory_is_wb(void);
 /* The type (enum pt_type) of the RAM at [pa, pa + size); pa is a multiple of size, a power of two. */
 unsigned env_memory_type(hpa_t pa, uint64_t size);
 
+/* Is the calling vCPU the only one of its VM, d's owner? Then nobody has to be waited for, and
+ * env_flush_local is all that a flush takes: the vCPU drops its translations before it runs on. On the
+ * fast path. */
+bool env_flush_is_local(const struct flush_domain *d);
+void env_flush_local(struct flush_domain *d);
+
 /* Nanoseconds since boot; monotonic, same on all processors. */
 uint64_t env_now_ns(void);
 

@@ -31,14 +31,15 @@ struct frame {
             uint8_t use;   /* enum frame_use */
             uint8_t order; /* of the block, with flags in the high bits */
             uint16_t owner;
-            uint32_t refs; /* guest: pins; slab: see slab.c; p2m node: see p2m.c; pending: epoch */
+            uint32_t refs; /* guest: pins; shared: references; slab: see slab.c; p2m node: see
+                            * p2m_internal.h; pending: epoch */
         };
         uint64_t word; /* all of these, for one atomic store: others may look at any time */
     };
     union {
-        uint64_t gfn; /* guest: first gfn of the block; p2m node: see p2m.c */
+        uint64_t gfn; /* guest: first gfn of the block; p2m node: see p2m_internal.h */
         struct {
-            uint32_t next, prev; /* chains of free, cached, removed and slab frames */
+            uint32_t next, prev; /* chains of free, cached and slab frames; shared: see index.c */
         };
     };
 };

@@ -22,10 +22,12 @@ struct nested {
     struct pt pt;
     uint64_t leaf_bits[3]; /* of a full-rights leaf of write-back memory, by level */
     bool typed;            /* there is other memory, and leaves must tell it apart */
+    uint64_t read_bits;    /* of such a leaf of 4 KiB that may not be written */
     uint64_t fills;
 };
 
 static const struct pt_attr full_rights = {PT_R | PT_W | PT_X, PT_WB, false};
+static const struct pt_attr read_rights = {PT_R | PT_X, PT_WB, false};
 
 static struct nested *nested_of(struct view *v)
 {
@@ -44,10 +46,11 @@ static uint64_t leaf_pa(const struct p2m_entry *e, unsigned level)
     return ALIGN_DOWN(e->mfn.n << PAGE_SHIFT, PAGE_SIZE << (ORDER_2M * level));
 }
 
-/* Full rights, and the memory type of the frames at pa. */
-static struct pt_attr leaf_attr(const struct nested *n, uint64_t pa, unsigned level)
+/* The rights that the p2m gives, and the memory type of the frames at pa. */
+static struct pt_attr leaf_attr(const struct nested *n, const struct p2m_entry *e, uint64_t pa,
+                                unsigned level)
 {
-    struct pt_attr attr = full_rights;
+    struct pt_attr attr = e->writable ? full_rights : read_rights;
 
     if (unlikely(n->typed)) {
         attr.type = (enum pt_type)env_memory_type(HPA(pa), PAGE_SIZE << (ORDER_2M * level));
@@ -55,10 +58,13 @@ static struct pt_attr leaf_attr(const struct nested *n, uint64_t pa, unsigned le
     return attr;
 }
 
-static uint64_t leaf_bits(const struct nested *n, uint64_t pa, unsigned level)
+static uint64_t leaf_bits(const struct nested *n, const struct p2m_entry *e, uint64_t pa,
+                          unsigned level)
 {
-    return likely(!n->typed) ? n->leaf_bits[level]
-                             : pt_leaf_bits(n->pt.fmt, level * ORDER_2M, leaf_attr(n, pa, level));
+    if (unlikely(n->typed)) {
+        return pt_leaf_bits(n->pt.fmt, level * ORDER_2M, leaf_attr(n, e, pa, level));
+    }
+    return likely(e->writable) ? n->leaf_bits[level] : n->read_bits;
 }
 
 /* Enter the leaf where its table exists. HV_EAGAIN: it does not, or another frame or a table is
@@ -66,13 +72,16 @@ static uint64_t leaf_bits(const struct nested *n, uint64_t pa, unsigned level)
 static enum hv_err fill_slot(struct nested *n, gfn_t gfn, const struct p2m_entry *e)
 {
     unsigned level = likely(e->order == ORDER_4K) ? 0 : leaf_level(n, e);
-    uint64_t pa = leaf_pa(e, level), leaf = pa | leaf_bits(n, pa, level);
+    uint64_t pa = leaf_pa(e, level), leaf = pa | leaf_bits(n, e, pa, level);
     uint64_t *slot = pt_slot(&n->pt, gfn_gpa(gfn).a, level);
 
     if (slot == NULL || (*slot != 0 && ((*slot ^ leaf) & n->pt.fmt->address) != 0)) {
         return HV_EAGAIN;
     }
-    pt_fill(&n->pt, slot, level, leaf);
+    /* What is there already may have more rights, and is about to lose them by nested_protect. */
+    if (likely(e->writable) || *slot == 0) {
+        pt_fill(&n->pt, slot, level, leaf);
+    }
     n->fills++;
     return HV_OK;
 }
@@ -84,7 +93,7 @@ static enum hv_err fill_tables(struct nested *n, gfn_t gfn, const struct p2m_ent
     unsigned level = leaf_level(n, e);
     uint64_t size = PAGE_SIZE << (ORDER_2M * level), pa = leaf_pa(e, level);
     enum hv_err err = pt_map(&n->pt, ALIGN_DOWN(gfn_gpa(gfn).a, size), HPA(pa), size,
-                             leaf_attr(n, pa, level), batch);
+                             leaf_attr(n, e, pa, level), batch);
 
     n->fills += err == HV_OK;
     return err;
@@ -132,6 +141,22 @@ static void nested_drop(struct view *v, gfn_t first, uint64_t nr, struct flush_b
     pt_unmap(&n->pt, gfn_gpa(first).a, nr << PAGE_SHIFT, b);
     flush_batch_join(b);
     spin_unlock(&n->lock);
+}
+
+static bool nested_try_drop(struct view *v, gfn_t gfn)
+{
+    struct nested *n = nested_of(v);
+    uint64_t *slot;
+
+    if (!spin_trylock(&n->lock)) {
+        return false;
+    }
+    slot = pt_slot(&n->pt, gfn_gpa(gfn).a, 0);
+    if (slot != NULL) {
+        pt_clear(&n->pt, slot, 0);
+    }
+    spin_unlock(&n->lock);
+    return slot != NULL;
 }
 
 static void nested_protect(struct view *v, gfn_t first, uint64_t nr, struct flush_batch *b)
@@ -185,15 +210,16 @@ static void nested_stats(struct view *v, struct view_stats *out)
     spin_unlock(&n->lock);
 }
 
-/* A leaf is true if the p2m has the same frame behind its first page, in a block at least as large.
- * What the p2m changes is dropped at once, so this holds at any moment. */
+/* A leaf is true if the p2m has the same frame behind its first page, in a block at least as large,
+ * and lets it be written if the leaf does. */
 static bool leaf_is_true(const struct pt_leaf *leaf, void *ctx)
 {
     struct nested *n = ctx;
     struct p2m_entry e;
 
     p2m_query(n->view.p2m, gpa_gfn(GPA(leaf->va)), &e);
-    if (e.state == P2M_PRIVATE && e.order >= leaf->order && e.mfn.n == hpa_mfn(leaf->pa).n) {
+    if (mfn_valid(e.mfn) && e.order >= leaf->order && e.mfn.n == hpa_mfn(leaf->pa).n &&
+        (e.writable || !(leaf->attr.perm & PT_W))) {
         return true;
     }
     env_log("audit: view maps gpa %#llx order %u to %#llx; p2m has state %u order %u frame %#llx",
@@ -207,9 +233,12 @@ static bool nested_audit(struct view *v)
     struct nested *n = nested_of(v);
     bool ok;
 
+    /* What the p2m changes it drops before it lets go of its lock. */
+    p2m_freeze(v->p2m);
     spin_lock(&n->lock);
     ok = pt_audit(&n->pt) && pt_visit(&n->pt, leaf_is_true, n);
     spin_unlock(&n->lock);
+    p2m_thaw(v->p2m);
     return ok;
 }
 
@@ -228,6 +257,7 @@ static void nested_destroy(struct view *v)
 static const struct view_ops nested_ops = {
     .fault = nested_fault,
     .drop = nested_drop,
+    .try_drop = nested_try_drop,
     .protect = nested_protect,
     .age = nested_age,
     .root = nested_root,
@@ -257,6 +287,7 @@ enum hv_err nested_create(struct p2m *p2m, const struct pt_format *fmt, uint32_t
     for (unsigned i = 0; i < ARRAY_SIZE(n->leaf_bits); i++) {
         n->leaf_bits[i] = pt_leaf_bits(fmt, i * ORDER_2M, full_rights);
     }
+    n->read_bits = pt_leaf_bits(fmt, ORDER_4K, read_rights);
     p2m_set_view(p2m, &n->view);
     *out = &n->view;
     return HV_OK;

@@ -7,6 +7,9 @@
 #include "mm/p2m.h"
 
 #include "mm/p2m_internal.h"
+#include "mm/share/cow.h"
+#include "mm/share/index.h"
+#include "mm/share/share.h"
 #include "mm/slab.h"
 #include "mm/view.h"
 
@@ -48,6 +51,7 @@ enum hv_err p2m_create(const struct p2m_config *cfg, struct p2m **out)
     p->large_pages = cfg->large_pages;
     p->max_order = MIN(cfg->max_order, ORDER_1G);
     p->retired = MFN_NONE;
+    p->salt = cfg->salt;
     err = p2m_node_alloc(p, P2M_HOLE, &root);
     if (err == HV_OK) {
         err = p2m_node_alloc(p, P2M_HOLE, &low);
@@ -79,8 +83,12 @@ static void node_destroy(struct p2m *p, mfn_t mfn, unsigned level)
             node_destroy(p, word_mfn(words[i]), level - 1);
             break;
         case P2M_PRIVATE:
+        case KIND_NOMINATED:
             frame_of(word_mfn(words[i]))->refs = 0;
             buddy_free(word_mfn(words[i]), NODE_SHIFT * level);
+            break;
+        case P2M_SHARED:
+            index_put(word_mfn(words[i]));
             break;
         default:
             break;
@@ -99,6 +107,7 @@ void p2m_destroy(struct p2m *p)
     if (p == NULL) {
         return;
     }
+    share_leave(p);
     if (p->count.pinned != 0) {
         env_panic("p2m: VM %u destroyed with %llu pages pinned", p->owner,
                   (unsigned long long)p->count.pinned);
@@ -163,6 +172,24 @@ static enum hv_err ram_range(struct p2m *p, uint64_t *node, unsigned level, uint
     }
 }
 
+/* Note where RAM is, for the scan. False: too many ranges. */
+static bool note_range(struct p2m *p, gfn_t first, uint64_t nr)
+{
+    if (p->nr_ram != 0) {
+        struct p2m_range *last = &p->ram[p->nr_ram - 1];
+
+        if (last->first.n + last->nr == first.n) {
+            last->nr += nr;
+            return true;
+        }
+    }
+    if (p->nr_ram == P2M_MAX_RANGES) {
+        return false;
+    }
+    p->ram[p->nr_ram++] = (struct p2m_range){first, nr};
+    return true;
+}
+
 enum hv_err p2m_add_ram(struct p2m *p, gfn_t first, uint64_t nr)
 {
     static const enum ram_pass passes[] = {RAM_CHECK, RAM_DIVIDE, RAM_SET};
@@ -173,6 +200,10 @@ enum hv_err p2m_add_ram(struct p2m *p, gfn_t first, uint64_t nr)
     }
     spin_lock(&p->lock);
     for (unsigned i = 0; i < ARRAY_SIZE(passes) && err == HV_OK; i++) {
+        if (passes[i] == RAM_SET && !note_range(p, first, nr)) {
+            err = HV_ENOMEM;
+            break;
+        }
         err = ram_range(p, p->root, ROOT_LEVEL, first.n, first.n + nr - 1, passes[i]);
     }
     if (err == HV_OK) {
@@ -186,25 +217,32 @@ enum hv_err p2m_add_ram(struct p2m *p, gfn_t first, uint64_t nr)
 
 static const uint64_t beyond = P2M_HOLE; /* stands for every gfn above the tree */
 
+static inline bool has_frame(uint64_t word)
+{
+    return (FRAME_KINDS >> word_kind(word) & 1) != 0;
+}
+
 void p2m_query(struct p2m *p, gfn_t gfn, struct p2m_entry *out)
 {
     uint64_t value;
     unsigned level;
 
     if (unlikely(gfn.n >> GFN_BITS)) {
-        *out = (struct p2m_entry){P2M_HOLE, MFN_NONE, 0, beyond, &beyond};
+        *out =
+            (struct p2m_entry){.state = P2M_HOLE, .mfn = MFN_NONE, .seq = beyond, .word = &beyond};
         return;
     }
     out->word = p2m_find(p, gfn, &value, &level);
     out->seq = value;
     out->order = NODE_SHIFT * level;
-    out->state = (enum p2m_state)word_kind(value);
-    out->mfn = out->state == P2M_PRIVATE
-                   ? mfn_add(word_mfn(value), gfn.n & (level_frames(level) - 1))
-                   : MFN_NONE;
+    out->writable = word_kind(value) == P2M_PRIVATE;
+    out->state =
+        likely(word_kind(value) != KIND_NOMINATED) ? (enum p2m_state)word_kind(value) : P2M_PRIVATE;
+    out->mfn =
+        has_frame(value) ? mfn_add(word_mfn(value), gfn.n & (level_frames(level) - 1)) : MFN_NONE;
 }
 
-void *p2m_peek(struct p2m *p, gfn_t gfn)
+const void *p2m_peek(struct p2m *p, gfn_t gfn)
 {
     uint64_t value;
     unsigned level;
@@ -213,7 +251,7 @@ void *p2m_peek(struct p2m *p, gfn_t gfn)
         return NULL;
     }
     (void)p2m_find(p, gfn, &value, &level);
-    if (word_kind(value) != P2M_PRIVATE) {
+    if (!has_frame(value)) {
         return NULL;
     }
     return env_frame_ptr(mfn_add(word_mfn(value), gfn.n & (level_frames(level) - 1)));
@@ -229,7 +267,18 @@ enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_e
         p2m_query(p, gfn, out);
         switch (out->state) {
         case P2M_PRIVATE:
-            return HV_OK;
+            if (likely(out->writable || !(access & P2M_WRITE))) {
+                return HV_OK;
+            }
+            err = cow_withdraw(p, access, out);
+            break;
+        case P2M_SHARED:
+        case P2M_ZERO:
+            if (!(access & P2M_WRITE)) {
+                return HV_OK;
+            }
+            err = cow_break(p, gfn, access, out);
+            break;
         case P2M_UNTOUCHED:
             err = p2m_touch(p, gfn, access, out);
             break;
@@ -240,10 +289,27 @@ enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_e
     return err;
 }
 
-/* The record that counts the pins of a private entry. */
-static struct frame *pin_record(const struct p2m_entry *e)
+struct frame *p2m_pin_record(const struct p2m_entry *e)
 {
     return frame_of(MFN(ALIGN_DOWN(e->mfn.n, BIT(e->order))));
+}
+
+/* p2m locked, the word unchanged. False: a shared frame has no room for another reference. */
+static bool pin(struct p2m *p, const struct p2m_entry *e)
+{
+    if (e->state == P2M_PRIVATE) {
+        p2m_pin_record(e)->refs++;
+    } else if (e->state == P2M_SHARED) {
+        if (!index_hold(e->mfn)) {
+            return false;
+        }
+        p->shared_pins++;
+        p->changes++;
+    } else {
+        p->shared_pins++;
+    }
+    p->count.pinned++;
+    return true;
 }
 
 enum hv_err p2m_get(struct p2m *p, gfn_t gfn, uint32_t access, void **ptr)
@@ -256,15 +322,14 @@ enum hv_err p2m_get(struct p2m *p, gfn_t gfn, uint32_t access, void **ptr)
         if (err != HV_OK) {
             return err;
         }
-        if (!(access & P2M_FAST)) {
-            spin_lock(&p->lock);
-        } else if (!spin_trylock(&p->lock)) {
+        if (!p2m_lock_for(p, access)) {
             return HV_EAGAIN;
         }
         same = p2m_same(&e);
-        if (same) {
-            pin_record(&e)->refs++;
-            p->count.pinned++;
+        if (same && !pin(p, &e)) {
+            /* A frame of its own has room. */
+            same = false;
+            access |= P2M_WRITE;
         }
         spin_unlock(&p->lock);
         if (same) {
@@ -274,18 +339,42 @@ enum hv_err p2m_get(struct p2m *p, gfn_t gfn, uint32_t access, void **ptr)
     }
 }
 
-void p2m_put(struct p2m *p, gfn_t gfn)
+bool p2m_pin_private(struct p2m *p, gfn_t gfn, struct p2m_entry *e, void **ptr)
 {
+    bool pinned;
+
+    spin_lock(&p->lock);
+    p2m_query(p, gfn, e);
+    pinned = e->state == P2M_PRIVATE && pin(p, e);
+    spin_unlock(&p->lock);
+    if (pinned) {
+        *ptr = env_frame_ptr(e->mfn);
+    }
+    return pinned;
+}
+
+void p2m_put(struct p2m *p, gfn_t gfn, void *ptr)
+{
+    mfn_t mfn = env_ptr_frame(ptr);
+    bool shared = false;
     struct p2m_entry e;
 
     spin_lock(&p->lock);
     p2m_query(p, gfn, &e);
-    if (e.state != P2M_PRIVATE || pin_record(&e)->refs == 0) {
+    if (e.state == P2M_PRIVATE && e.mfn.n == mfn.n && p2m_pin_record(&e)->refs != 0) {
+        p2m_pin_record(&e)->refs--;
+    } else if (p->shared_pins != 0) {
+        shared = mfn.n != share_zero_frame.n;
+        p->shared_pins--;
+        p->changes += shared;
+    } else {
         env_panic("p2m: gfn %#llx of VM %u is not pinned", (unsigned long long)gfn.n, p->owner);
     }
-    pin_record(&e)->refs--;
     p->count.pinned--;
     spin_unlock(&p->lock);
+    if (shared) {
+        index_put(mfn);
+    }
 }
 
 /* ---- Small accessors ---- */
@@ -294,6 +383,16 @@ void p2m_counters(struct p2m *p, struct p2m_counters *out)
 {
     spin_lock(&p->lock);
     *out = p->count;
+    spin_unlock(&p->lock);
+}
+
+void p2m_freeze(struct p2m *p)
+{
+    spin_lock(&p->lock);
+}
+
+void p2m_thaw(struct p2m *p)
+{
     spin_unlock(&p->lock);
 }
 

@@ -17,6 +17,8 @@ enum p2m_state {
     P2M_HOLE = 0,  /* nothing: accesses are emulated as MMIO */
     P2M_UNTOUCHED, /* RAM nobody has touched: reads as zero, allocated on first touch */
     P2M_PRIVATE,   /* RAM backed by a frame of its own */
+    P2M_SHARED,    /* RAM backed, read-only, by a frame that others stand on too (4 KiB) */
+    P2M_ZERO,      /* RAM backed, read-only, by the zero frame of the whole host (4 KiB) */
     NR_P2M_STATES
 };
 
@@ -24,12 +26,15 @@ enum p2m_state {
 #define P2M_WRITE 0x2u
 #define P2M_EXEC 0x4u
 #define P2M_FAST 0x8u /* guest fast path: HV_EAGAIN rather than wait, allocate large or block */
+#define P2M_WALK \
+    0x10u /* the processor's own walk of a guest page table: such a page is left alone */
 
 /* What stands behind a gfn; `order` says how large the block of the same state around it is. */
 struct p2m_entry {
     enum p2m_state state;
     mfn_t mfn;      /* frame behind this very gfn; MFN_NONE without */
     unsigned order; /* ORDER_4K, ORDER_2M, ORDER_1G: the block is aligned in gfn and mfn alike */
+    bool writable;  /* may be entered for writing; a write to RAM that is not resolves it first */
     uint64_t seq;   /* bumped whenever the word changes; a view fill rechecks it (p2m_same) */
     const uint64_t *word; /* for p2m_same; lives as long as the p2m */
 };
@@ -39,6 +44,7 @@ struct p2m_config {
     void *vm;           /* for the flush domain */
     bool large_pages;   /* 2 MiB (1 GiB) on first touch where region allows */
     unsigned max_order; /* largest order the processor's nested tables can map */
+    uint32_t salt;      /* once it joins mm/share: pages are shared among p2ms of equal salt only */
 };
 
 enum hv_err p2m_create(const struct p2m_config *cfg, struct p2m **out) __must_check;
@@ -48,7 +54,9 @@ void p2m_destroy(struct p2m *p);
 
 /* Declare [first, first+nr) as RAM: it becomes untouched. HV_EEXIST if any of it is RAM already,
  * HV_ERANGE beyond 256 TiB; failures change nothing. */
+/* HV_ENOMEM also beyond P2M_MAX_RANGES separate ranges. */
 enum hv_err p2m_add_ram(struct p2m *p, gfn_t first, uint64_t nr) __must_check;
+#define P2M_MAX_RANGES 8u
 
 /* The state behind gfn. Looks only: never allocates, never waits, takes no lock. */
 void p2m_query(struct p2m *p, gfn_t gfn, struct p2m_entry *out);
@@ -59,28 +67,36 @@ static inline bool p2m_same(const struct p2m_entry *e)
 }
 
 /*
- * Resolve gfn for `access` (populate now; unshare, decompress, page in later) and describe it.
+ * Resolve gfn for `access` (populate, unshare; decompress, page in later) and describe it.
  * HV_ENOENT: a hole. HV_EAGAIN: with P2M_FAST, try again off the fast path; without, I/O was
  * started and the caller sleeps, then restarts. HV_ENOMEM: no frame. Takes the p2m lock.
  */
 enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access,
                          struct p2m_entry *out) __must_check;
 
-/* Resolve as p2m_populate and pin: until p2m_put, the frame stays behind gfn. *ptr addresses the
- * 4 KiB. Used by the emulator, loaders and devices. Pins are counted per VM. */
+/*
+ * Resolve as p2m_populate and pin: *ptr addresses the 4 KiB until p2m_put, which gets it back. Used by
+ * the emulator, loaders and devices. Pins are counted per VM. Pinned with P2M_WRITE, the frame stays
+ * behind gfn. Pinned for reading alone, it may be shared, and a write to gfn meanwhile gives gfn
+ * another frame while *ptr keeps the old contents: who reads for long pins for writing.
+ */
 enum hv_err p2m_get(struct p2m *p, gfn_t gfn, uint32_t access, void **ptr) __must_check;
-void p2m_put(struct p2m *p, gfn_t gfn); /* takes the p2m lock, which is never held for long */
+/* Takes the p2m lock, which is never held for long. Not on the fast path. */
+void p2m_put(struct p2m *p, gfn_t gfn, void *ptr);
 
 /*
- * Lockless, allocation-free pointer to the 4 KiB behind gfn, or NULL unless it is private RAM right
- * now. Only inside the guest fast path (flush waits for it) or while the VM's vCPUs are paused.
+ * Lockless, allocation-free pointer to the 4 KiB behind gfn, or NULL unless there is a frame right
+ * now. For reading only: the frame may be shared. Only inside the guest fast path (flush waits for
+ * it) or while the VM's vCPUs are paused.
  */
-void *p2m_peek(struct p2m *p, gfn_t gfn);
+const void *p2m_peek(struct p2m *p, gfn_t gfn);
 
 struct p2m_counters {
     uint64_t ram;       /* configured RAM, in 4 KiB pages (ESX MEMSZ) */
     uint64_t granted;   /* pages backed by some frame (ESX GRANT) */
-    uint64_t consumed;  /* machine frames behind them (ESX CNSM) */
+    uint64_t consumed;  /* machine frames of its own behind them: granted - shared - zero */
+    uint64_t shared;    /* pages on shared frames */
+    uint64_t zero;      /* pages on the zero frame */
     uint64_t large_2m;  /* p2m words of 2 MiB */
     uint64_t large_1g;  /* p2m words of 1 GiB */
     uint64_t overhead;  /* frames of radix nodes */
@@ -88,10 +104,19 @@ struct p2m_counters {
     uint64_t faults_4k; /* first touches served by size */
     uint64_t faults_2m;
     uint64_t faults_1g; /* 1 GiB blocks that became full, and one word */
+    uint64_t merged;    /* pages that became shared or zero */
+    uint64_t broken;    /* shared and zero pages that were written */
 };
 void p2m_counters(struct p2m *p, struct p2m_counters *out);
 /* Recount from the tree and the frame table; logs disagreements, true if none. */
 bool p2m_audit(struct p2m *p);
+/* Nothing in the p2m changes between these; for a view's audit. RANK_P2M. */
+void p2m_freeze(struct p2m *p);
+void p2m_thaw(struct p2m *p);
+
+/* Memory is short: from now on reads of untouched memory get the zero frame, and first touches no
+ * large frames. For all p2ms. */
+void p2m_set_thrift(bool on);
 
 struct flush_domain *p2m_flush_domain(struct p2m *p);
 /* The view that caches this p2m (one per VM today), or NULL; set once by the view's create. */

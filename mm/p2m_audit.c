@@ -6,6 +6,8 @@
 #include "mm/p2m.h"
 
 #include "mm/p2m_internal.h"
+#include "mm/share/index.h"
+#include "mm/share/share.h"
 
 struct recount {
     const struct p2m *p;
@@ -13,23 +15,50 @@ struct recount {
     bool ok;
 };
 
+/* References are counted by share_audit. */
+static void audit_shared(struct recount *r, uint64_t word, uint64_t gfn)
+{
+    mfn_t mfn = word_mfn(word);
+    const struct frame *f = frame_of(mfn);
+    bool is_zero = word_kind(word) == P2M_ZERO;
+
+    r->sum.shared += !is_zero;
+    r->sum.zero += is_zero;
+    if (is_zero ? mfn.n != share_zero_frame.n
+                : f->use != FRAME_SHARED || f->refs == 0 || index_salt(mfn) != r->p->salt) {
+        env_log("audit: gfn %#llx of VM %u stands on frame %#llx with use %u refs %u salt %#x",
+                (unsigned long long)gfn, r->p->owner, (unsigned long long)mfn.n, f->use, f->refs,
+                index_salt(mfn));
+        r->ok = false;
+    }
+}
+
 /* Untouched and private pages are RAM; a private block is a frame of ours that knows its gfn. */
 static void audit_word(struct recount *r, uint64_t word, unsigned level, uint64_t gfn)
 {
     unsigned kind = word_kind(word);
     const struct frame *f;
 
-    if (kind != P2M_UNTOUCHED && kind != P2M_PRIVATE) {
-        r->ok &= kind == P2M_HOLE;
+    if (kind == P2M_HOLE) {
         return;
     }
-    r->ok &= level <= RAM_LEVEL;
+    if (kind != P2M_UNTOUCHED && !(FRAME_KINDS >> kind & 1)) {
+        env_log("audit: gfn %#llx of VM %u has kind %u", (unsigned long long)gfn, r->p->owner,
+                kind);
+        r->ok = false;
+        return;
+    }
+    r->ok &= level <= (kind <= P2M_PRIVATE ? RAM_LEVEL : 0);
     r->sum.ram += level_frames(level);
     if (kind == P2M_UNTOUCHED) {
         return;
     }
-    f = frame_of(word_mfn(word));
     r->sum.granted += level_frames(level);
+    if (kind == P2M_SHARED || kind == P2M_ZERO) {
+        audit_shared(r, word, gfn);
+        return;
+    }
+    f = frame_of(word_mfn(word));
     r->sum.consumed += level_frames(level);
     r->sum.large_2m += level == 1;
     r->sum.large_1g += level == 2;
@@ -97,11 +126,14 @@ bool p2m_audit(struct p2m *p)
     for (mfn_t at = p->retired; mfn_valid(at); at = MFN(frame_of(at)->gfn)) {
         r.sum.overhead++;
     }
+    r.sum.pinned += p->shared_pins;
     buddy_count_owner(p->owner, owned);
     ok = r.ok;
     ok &= agrees(p, "pages of RAM", r.sum.ram, p->count.ram);
     ok &= agrees(p, "pages granted", r.sum.granted, p->count.granted);
     ok &= agrees(p, "frames consumed", r.sum.consumed, p->count.consumed);
+    ok &= agrees(p, "pages shared", r.sum.shared, p->count.shared);
+    ok &= agrees(p, "zero pages", r.sum.zero, p->count.zero);
     ok &= agrees(p, "2 MiB words", r.sum.large_2m, p->count.large_2m);
     ok &= agrees(p, "1 GiB words", r.sum.large_1g, p->count.large_1g);
     ok &= agrees(p, "nodes", r.sum.overhead, p->count.overhead);

@@ -3,9 +3,13 @@
  * What the files of the p2m share: the tree and its words. Nobody else includes this.
  *
  * A word is, from bit 0: 4 bits of kind (a p2m_state, or one of the kinds below), 20 bits of
- * sequence number, 40 bits of frame number. Words are read at any time and written under the p2m
- * lock by single stores. Nodes stay in memory until the p2m is destroyed, so that a lockless walk is
+ * sequence number, 36 bits of frame number, 4 bits of heat: how often the sharing scan shall pass the
+ * page by. Words are read at any time and written under the p2m lock by single stores. Nodes stay in memory until the p2m is destroyed, so that a lockless walk is
  * safe anywhere; the words of a node that left the tree are marked, and the walk starts again.
+ *
+ * A private page of 4 KiB that is about to lose its frame is first nominated: write-protected in the
+ * view, after its word changed. Whoever wants to write makes it plainly private again, by another
+ * change of the word; so a nominated word that stayed the same means contents that stayed the same.
  *
  * A node's frame record holds, for nodes of 2 MiB words: in refs the number of private words, in gfn
  * the first frame of the 1 GiB block that they come from (FRAME_GFN_NONE: from anywhere).
@@ -25,11 +29,23 @@
 #define LOW_GFNS BIT(NODE_SHIFT *ROOT_LEVEL)
 
 #define KIND_MASK 0xfULL
-#define KIND_NODE 14u    /* a node of the next lower level */
-#define KIND_RETIRED 15u /* this node has left the tree */
+#define KIND_NOMINATED 13u /* private, write-protected, about to lose its frame */
+#define KIND_NODE 14u      /* a node of the next lower level */
+#define KIND_RETIRED 15u   /* this node has left the tree */
 #define SEQ_ONE 0x10ULL
 #define SEQ_MASK 0xfffff0ULL
 #define MFN_SHIFT 24
+#define MFN_MASK 0x0ffffffff000000ULL
+#define HEAT_SHIFT 60
+#define HEAT_MASK (0xfULL << HEAT_SHIFT)
+#define HEAT_MAX 15u
+/* Kinds whose words name a frame. */
+#define FRAME_KINDS (BIT(P2M_PRIVATE) | BIT(P2M_SHARED) | BIT(P2M_ZERO) | BIT(KIND_NOMINATED))
+
+struct p2m_range {
+    gfn_t first;
+    uint64_t nr;
+};
 
 struct p2m {
     struct spinlock lock; /* words, counters, guest frames' records */
@@ -42,6 +58,13 @@ struct p2m {
     struct view *view;
     struct flush_domain domain;
     struct p2m_counters count;
+    struct p2m_range ram[P2M_MAX_RANGES]; /* in the order of p2m_add_ram, neighbours joined */
+    unsigned nr_ram;
+    uint32_t salt;           /* constant */
+    unsigned member;         /* its number in mm/share, 0: none */
+    uint64_t shared_pins;    /* of the pins, those on shared frames */
+    uint64_t changes;        /* of references to shared frames: for the audit that recounts them */
+    struct share_scan *scan; /* mm/share/scan.c; its owner is who scans */
 };
 
 static inline unsigned word_kind(uint64_t word)
@@ -51,13 +74,13 @@ static inline unsigned word_kind(uint64_t word)
 
 static inline mfn_t word_mfn(uint64_t word)
 {
-    return MFN(word >> MFN_SHIFT);
+    return MFN((word & MFN_MASK) >> MFN_SHIFT);
 }
 
-/* The successor of a word: a new kind and frame, the next sequence number. */
+/* The successor of a word: a new kind and frame, the next sequence number, the same heat. */
 static inline uint64_t word_next(uint64_t was, unsigned kind, mfn_t mfn)
 {
-    return kind | ((was + SEQ_ONE) & SEQ_MASK) | mfn.n << MFN_SHIFT;
+    return kind | ((was + SEQ_ONE) & SEQ_MASK) | (was & HEAT_MASK) | mfn.n << MFN_SHIFT;
 }
 
 static inline uint64_t word_load(const uint64_t *word)
@@ -115,6 +138,37 @@ static inline uint64_t *p2m_find(const struct p2m *p, gfn_t gfn, uint64_t *value
         }
     }
 }
+
+static inline unsigned word_heat(uint64_t word)
+{
+    return (unsigned)(word >> HEAT_SHIFT);
+}
+
+/* Lock for a change by `access`. False: the fast path found it taken. */
+static inline bool p2m_lock_for(struct p2m *p, uint32_t access)
+{
+    if (access & P2M_FAST) {
+        return spin_trylock(&p->lock);
+    }
+    spin_lock(&p->lock);
+    return true;
+}
+
+/* Change the word that `e` describes, p2m locked, and describe it anew. */
+static inline void p2m_change(struct p2m_entry *e, uint64_t value)
+{
+    word_store((uint64_t *)e->word, value);
+    e->seq = value;
+    e->state = word_kind(value) == KIND_NOMINATED ? P2M_PRIVATE : (enum p2m_state)word_kind(value);
+    e->writable = word_kind(value) == P2M_PRIVATE;
+}
+
+extern bool p2m_thrift; /* p2m_set_thrift (atomic) */
+
+/* The record that counts the pins of a private entry. */
+struct frame *p2m_pin_record(const struct p2m_entry *e);
+/* Pin gfn if it is private now, to be put with p2m_put; takes the p2m lock. */
+bool p2m_pin_private(struct p2m *p, gfn_t gfn, struct p2m_entry *e, void **ptr) __must_check;
 
 /* A node whose words all have `state`. HV_ENOMEM. Any lock below RANK_ALLOC may be held. */
 enum hv_err p2m_node_alloc(const struct p2m *p, enum p2m_state state, mfn_t *out) __must_check;

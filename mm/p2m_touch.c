@@ -16,18 +16,16 @@
 #include "mm/p2m.h"
 
 #include "mm/p2m_internal.h"
+#include "mm/share/share.h"
 #include "mm/view.h"
 
 #define SLICE_PAGES 16u /* cleared between two looks at what else is to do: 64 KiB */
 
-/* Lock for a change by `access`. False: the fast path found it taken. */
-static bool lock_for(struct p2m *p, uint32_t access)
+bool p2m_thrift;
+
+void p2m_set_thrift(bool on)
 {
-    if (access & P2M_FAST) {
-        return spin_trylock(&p->lock);
-    }
-    spin_lock(&p->lock);
-    return true;
+    __atomic_store_n(&p2m_thrift, on, __ATOMIC_RELAXED);
 }
 
 /* Make the word of `order` that `e` describes private; p2m locked, the word unchanged. */
@@ -42,6 +40,7 @@ static inline void set_private(struct p2m *p, gfn_t gfn, mfn_t block, unsigned o
     p->count.consumed += BIT(order);
     e->seq = value;
     e->state = P2M_PRIVATE;
+    e->writable = true;
     e->mfn = mfn_add(block, gfn.n & (BIT(order) - 1));
 }
 
@@ -57,7 +56,7 @@ static enum hv_err touch_4k(struct p2m *p, gfn_t gfn, uint32_t access, struct p2
         return err;
     }
     env_clear_page(env_frame_ptr(mfn));
-    if (lock_for(p, access)) {
+    if (p2m_lock_for(p, access)) {
         if (likely(p2m_same(e))) {
             set_private(p, gfn, mfn, ORDER_4K, e);
             p->count.faults_4k++;
@@ -70,6 +69,25 @@ static enum hv_err touch_4k(struct p2m *p, gfn_t gfn, uint32_t access, struct p2
         err = HV_EAGAIN;
     }
     buddy_free(mfn, 0);
+    return err;
+}
+
+/* The zero frame behind an untouched page that is only read. */
+static enum hv_err touch_zero(struct p2m *p, uint32_t access, struct p2m_entry *e)
+{
+    enum hv_err err = HV_EBUSY;
+
+    if (!p2m_lock_for(p, access)) {
+        return HV_EAGAIN;
+    }
+    if (p2m_same(e)) {
+        p2m_change(e, word_next(e->seq, P2M_ZERO, share_zero_frame));
+        e->mfn = share_zero_frame;
+        p->count.granted++;
+        p->count.zero++;
+        err = HV_OK;
+    }
+    spin_unlock(&p->lock);
     return err;
 }
 
@@ -214,15 +232,23 @@ static enum hv_err touch_2m(struct p2m *p, gfn_t gfn, struct p2m_entry *e)
     return err;
 }
 
+static bool is_thrifty(void)
+{
+    return __atomic_load_n(&p2m_thrift, __ATOMIC_RELAXED);
+}
+
 enum hv_err p2m_touch(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_entry *e)
 {
     if (likely(e->order == ORDER_4K)) {
+        if (unlikely(!(access & P2M_WRITE)) && is_thrifty() && mfn_valid(share_zero_frame)) {
+            return touch_zero(p, access, e);
+        }
         return touch_4k(p, gfn, access, e);
     }
     if (access & P2M_FAST) {
         return HV_EAGAIN;
     }
-    if (e->order == ORDER_2M && p->large_pages && p->max_order >= ORDER_2M) {
+    if (e->order == ORDER_2M && p->large_pages && p->max_order >= ORDER_2M && !is_thrifty()) {
         enum hv_err err = touch_2m(p, gfn, e);
 
         if (err != HV_ENOMEM) {

@@ -35,6 +35,9 @@ struct view_ops {
     enum hv_err (*fault)(struct view *v, gpa_t gpa, uint32_t access);
     /* Remove or write-protect every translation of the range; the caller commits the batch. */
     void (*drop)(struct view *v, gfn_t first, uint64_t nr, struct flush_batch *b);
+    /* As drop of one 4 KiB page, on the fast path; the caller flushes. False: it would have to wait,
+     * and nothing was removed. */
+    bool (*try_drop)(struct view *v, gfn_t gfn);
     void (*protect)(struct view *v, gfn_t first, uint64_t nr, struct flush_batch *b);
     /* Test and clear use. */
     bool (*age)(struct view *v, gfn_t gfn, struct flush_batch *b);

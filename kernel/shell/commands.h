@@ -26,6 +26,12 @@ void cmd_vm_complete(unsigned index, struct line_completions *c);
 void cmd_console(unsigned nr, char **args);
 void cmd_console_complete(unsigned index, struct line_completions *c);
 
+/* cmd_share.c */
+void cmd_set(unsigned nr, char **args);
+void cmd_set_complete(unsigned index, struct line_completions *c);
+void cmd_share(unsigned nr, char **args);
+void cmd_share_complete(unsigned index, struct line_completions *c);
+
 /* cmd_mem.c */
 void cmd_mem(unsigned nr, char **args);
 void cmd_audit(unsigned nr, char **args);

@@ -48,8 +48,12 @@ static void retire(hpa_t at)
         what = "was free, is retired";
         break;
     case HV_EBUSY:
-        what = loss.holder.owner == OWNER_HOST ? "is the hypervisor's own and stays in use"
-                                               : "is in use, will be retired when it is freed";
+        if (loss.holder.use == FRAME_SHARED) {
+            what = "is shared by guest pages, will be retired when the last one leaves it";
+        } else {
+            what = loss.holder.owner == OWNER_HOST ? "is the hypervisor's own and stays in use"
+                                                   : "is in use, will be retired when it is freed";
+        }
         break;
     case HV_ENOMEM:
         what = "is in use, and too many like it wait: it will be used again";

@@ -109,6 +109,11 @@ static const struct key vm_keys[] = {
      .offset = offsetof(struct vm_config, on_reset),
      .choices = "stop|restart",
      .accepted = "stop, restart"},
+    {.name = "salt",
+     .type = KEY_TEXT,
+     .offset = offsetof(struct vm_config, salt),
+     .high = CONFIG_SALT_MAX,
+     .accepted = "text of at most 63 bytes"},
     {.name = "cpu_shares",
      .type = KEY_SHARES,
      .offset = offsetof(struct vm_config, cpu_shares),
@@ -140,6 +145,7 @@ struct parser {
     void *target;           /* struct its fields are in; NULL: a section that is skipped */
     struct vm_config *vm;   /* NULL among the host options */
     unsigned seen_line[32]; /* per key: where it was set, 0: not */
+    unsigned option_line[NR_OPTIONS];
 };
 _Static_assert(ARRAY_SIZE(vm_keys) <= 32 && ARRAY_SIZE(host_keys) <= 32, "seen_line");
 
@@ -278,6 +284,9 @@ static void list_keys(const struct parser *p, char *buf, size_t size)
     for (unsigned i = 0; i < p->nr_keys; i++) {
         n += scnprintf(buf + n, size - n, "%s%s", i ? ", " : "", p->keys[i].name);
     }
+    if (p->keys == host_keys) {
+        scnprintf(buf + n, size - n, ", or an option (`set` lists them)");
+    }
 }
 
 static void enter_place(struct parser *p, const struct key *keys, unsigned nr_keys, void *target,
@@ -371,6 +380,55 @@ static const struct key *find_key(const struct parser *p, const char *name)
     return NULL;
 }
 
+/* The text of a value, without quotes and comment. NULL: reported. */
+static char *value_text(struct parser *p, const char *name, char *value)
+{
+    if (*value != '"') {
+        config_cut_comment(value);
+        return config_trim(value);
+    }
+    if (!config_unquote(value)) {
+        fail(p, p->text.line, name, "one text in \"quotes\"", "quotes do not match");
+        return NULL;
+    }
+    return value;
+}
+
+/* False: this key was set before; reported. */
+static bool first_time(struct parser *p, const char *name, unsigned *seen)
+{
+    if (*seen) {
+        fail(p, p->text.line, name, "each key once", "already set in line %u", *seen);
+        return false;
+    }
+    *seen = p->text.line;
+    return true;
+}
+
+/* `Mem.Name = N` among the host options. */
+static void parse_option_line(struct parser *p, enum option_id id, char *value)
+{
+    const struct option *o = &options_table[id];
+    char accepted[64];
+    uint64_t v;
+
+    value = first_time(p, o->name, &p->option_line[id]) ? value_text(p, o->name, value) : NULL;
+    if (value == NULL) {
+        return;
+    }
+    scnprintf(accepted, sizeof(accepted), "a number from %llu to %llu", (unsigned long long)o->low,
+              (unsigned long long)o->high);
+    if (parse_u64(value, &v) != HV_OK) {
+        fail(p, p->text.line, o->name, accepted, "'%.60s' is not a number", value);
+    } else if (v < o->low || v > o->high) {
+        fail(p, p->text.line, o->name, accepted, "%.60s is too %s", value,
+             v < o->low ? "small" : "big");
+    } else {
+        p->out->host.option[id] = v;
+        p->out->host.option_given[id] = true;
+    }
+}
+
 static void parse_key(struct parser *p, char *s)
 {
     char *equals = strchr(s, '=');
@@ -385,6 +443,10 @@ static void parse_key(struct parser *p, char *s)
     char *value = config_trim(equals + 1);
     const struct key *k = find_key(p, name);
 
+    if (!k && !p->vm && options_find(name) != NR_OPTIONS) {
+        parse_option_line(p, options_find(name), value);
+        return;
+    }
     if (!k) {
         char names[MESSAGE_MAX / 2];
 
@@ -392,26 +454,16 @@ static void parse_key(struct parser *p, char *s)
         fail(p, p->text.line, name, names, "unknown %s", p->vm ? "key" : "host option");
         return;
     }
-    unsigned *seen = &p->seen_line[k - p->keys];
-
-    if (*seen) {
-        fail(p, p->text.line, name, "each key once", "already set in line %u", *seen);
+    if (!first_time(p, name, &p->seen_line[k - p->keys])) {
         return;
     }
-    *seen = p->text.line;
     if (k->given != 0) {
         *(bool *)((char *)p->target + k->given) = true;
     }
-    if (*value == '"') {
-        if (!config_unquote(value)) {
-            fail(p, p->text.line, name, "one text in \"quotes\"", "quotes do not match");
-            return;
-        }
-    } else {
-        config_cut_comment(value);
-        value = config_trim(value);
+    value = value_text(p, name, value);
+    if (value != NULL) {
+        set_value(p, k, value);
     }
-    set_value(p, k, value);
 }
 
 static void parse_line(struct parser *p)

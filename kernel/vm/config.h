@@ -7,11 +7,13 @@
 #pragma once
 
 #include "kernel/lib/err.h"
+#include "kernel/options.h"
 
 #define CONFIG_MAX_VMS 256
 #define CONFIG_NAME_MAX 32
 #define CONFIG_CMDLINE_MAX 2048
 #define CONFIG_MODULE_MAX 64
+#define CONFIG_SALT_MAX 64
 
 enum config_identity { IDENTITY_VMWARE, IDENTITY_NONE };
 enum config_largepages { LARGEPAGES_AUTO, LARGEPAGES_OFF };
@@ -32,15 +34,18 @@ struct vm_config {
     enum config_mmu mmu;
     enum config_output output;
     enum config_on_reset on_reset;
-    unsigned cpu_shares; /* low 500, normal 1000, high 2000, or a number; per vCPU */
-    bool autostart;      /* `start = auto|manual` */
-    bool bad;            /* an error was reported for it: not to be started */
+    char salt[CONFIG_SALT_MAX]; /* VMs of one salt share pages; empty: none was given */
+    unsigned cpu_shares;        /* low 500, normal 1000, high 2000, or a number; per vCPU */
+    bool autostart;             /* `start = auto|manual` */
+    bool bad;                   /* an error was reported for it: not to be started */
 };
 
 struct host_config {
     uint64_t seed;      /* `seed = N`; valid with have_seed */
     bool have_seed;     /* it was given */
     unsigned log_level; /* `loglevel = error|warn|info|debug` */
+    bool option_given[NR_OPTIONS];
+    uint64_t option[NR_OPTIONS]; /* `Mem.ShareScanTime = N`; valid if given */
 };
 
 struct config {

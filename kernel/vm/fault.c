@@ -6,12 +6,11 @@
  */
 #include "kernel/emul/emul.h"
 #include "kernel/vm/exit.h"
+#include "kernel/vm/memwait.h"
 #include "mm/p2m.h"
 #include "mm/view.h"
 
-#define RETRY_NS 100000u       /* the view said "again" */
-#define NO_MEMORY_NS 10000000u /* no frame: how long to hope, and how often */
-#define NO_MEMORY_RETRIES 100u
+#define RETRY_NS 100000u /* the view said "again" */
 
 static enum exit_action cannot(struct vcpu *v, const struct vm_exit *exit, const char *what)
 {
@@ -55,11 +54,17 @@ static enum exit_action device_access(struct vcpu *v, struct vm_exit *exit, bool
     }
 }
 
+/* What the view is told: also that the processor walked the guest's page tables there. */
+static inline uint32_t access_of(const struct vm_exit *exit)
+{
+    return exit->mem.access | (exit->mem.table_walk ? P2M_WALK : 0);
+}
+
 enum exit_action fault_fast(struct vcpu *v, struct vm_exit *exit)
 {
     struct view *view = v->vm->view;
 
-    switch (view->ops->fault(view, exit->mem.gpa, exit->mem.access | P2M_FAST)) {
+    switch (view->ops->fault(view, exit->mem.gpa, access_of(exit) | P2M_FAST)) {
     case HV_OK:
         return ACT_RESUME;
     case HV_ENOENT:
@@ -69,11 +74,10 @@ enum exit_action fault_fast(struct vcpu *v, struct vm_exit *exit)
     }
 }
 
-/* Memory may come back: other VMs end, balloons inflate. Requests end the sleep early. */
+/* Memory may come back: pages are merged, other VMs end. */
 static enum exit_action no_memory(struct vcpu *v, const struct vm_exit *exit)
 {
-    if (++v->memory_retries <= NO_MEMORY_RETRIES) {
-        thread_sleep_ns(NO_MEMORY_NS);
+    if (memwait_wait(v)) {
         return ACT_LEAVE;
     }
     vm_stop_request(v->vm, STOP_NO_MEMORY, 0, "no machine memory left for guest page 0x%llx",
@@ -84,12 +88,12 @@ static enum exit_action no_memory(struct vcpu *v, const struct vm_exit *exit)
 enum exit_action fault_slow(struct vcpu *v, struct vm_exit *exit)
 {
     struct view *view = v->vm->view;
-    enum hv_err err = view->ops->fault(view, exit->mem.gpa, exit->mem.access);
+    enum hv_err err = view->ops->fault(view, exit->mem.gpa, access_of(exit));
 
     if (err == HV_ENOMEM) {
         return no_memory(v, exit);
     }
-    v->memory_retries = 0;
+    memwait_done(v);
     switch (err) {
     case HV_OK:
         return ACT_RESUME;

@@ -22,6 +22,19 @@ static bool may_use_old(const struct vcpu *v, uint64_t epoch)
            __atomic_load_n(&v->flushed_epoch, __ATOMIC_ACQUIRE) < epoch;
 }
 
+bool env_flush_is_local(const struct flush_domain *d)
+{
+    const struct vm *vm = d->owner;
+
+    return vm->nr_vcpus == 1;
+}
+
+void env_flush_local(struct flush_domain *d)
+{
+    __atomic_fetch_add(&d->epoch, 1, __ATOMIC_SEQ_CST);
+    __atomic_fetch_add(&d->flushes, 1, __ATOMIC_RELAXED);
+}
+
 void env_flush_guest(struct flush_domain *d)
 {
     const struct vm *vm = d->owner;

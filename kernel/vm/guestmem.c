@@ -55,7 +55,7 @@ static enum hv_err for_pages(struct vm *vm, gpa_t gpa, size_t len, enum op op, v
             return err;
         }
         page_op(op, (char *)page + offset, (char *)dst + done, (const char *)src + done, n);
-        p2m_put(vm->p2m, gpa_gfn(at));
+        p2m_put(vm->p2m, gpa_gfn(at), page);
         done += n;
     }
     return HV_OK;
@@ -95,13 +95,16 @@ bool guestmem_is_ram(struct vm *vm, gpa_t gpa, uint64_t len)
 
 static void *peek_fast(void *ctx, gfn_t gfn)
 {
-    return p2m_peek(ctx, gfn);
+    /* Such a walk writes no accessed bits. */
+    return (void *)(uintptr_t)p2m_peek(ctx, gfn);
 }
 
 /* Tables pinned by a walk off the fast path. */
 struct pinned_tables {
     struct p2m *p2m;
+    uint32_t access; /* writing if the walk sets accessed bits */
     gfn_t gfn[4];
+    void *page[4];
     unsigned nr;
     enum hv_err err; /* why the last one could not be had */
 };
@@ -111,11 +114,12 @@ static void *peek_pinned(void *ctx, gfn_t gfn)
     struct pinned_tables *t = ctx;
     void *page = NULL;
 
-    t->err = p2m_get(t->p2m, gfn, P2M_READ | P2M_WRITE, &page);
+    t->err = p2m_get(t->p2m, gfn, t->access, &page);
     if (t->err) {
         return NULL;
     }
-    t->gfn[t->nr++] = gfn;
+    t->gfn[t->nr] = gfn;
+    t->page[t->nr++] = page;
     return page;
 }
 
@@ -123,13 +127,15 @@ static void *peek_pinned(void *ctx, gfn_t gfn)
 static enum hv_err walk_pinned(struct vcpu *v, struct gwalk_request *req, struct gwalk_result *res,
                                bool *retry)
 {
-    struct pinned_tables t = {.p2m = v->vm->p2m};
+    struct pinned_tables t = {.p2m = v->vm->p2m,
+                              .access = P2M_READ | (req->access & GWALK_SET_AD ? P2M_WRITE : 0)};
 
     req->peek = peek_pinned;
     req->ctx = &t;
     enum hv_err err = gwalk(req, res);
     while (t.nr > 0) {
-        p2m_put(t.p2m, t.gfn[--t.nr]);
+        t.nr--;
+        p2m_put(t.p2m, t.gfn[t.nr], t.page[t.nr]);
     }
     *retry = err == HV_EAGAIN && t.err == HV_OK;
     if (err == HV_EAGAIN && t.err == HV_ENOENT) {

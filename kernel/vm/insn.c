@@ -78,7 +78,7 @@ static inline bool walk_holds(const struct vcpu *v, const struct fetch_walk *w,
 
 static void *peek(void *ctx, gfn_t gfn)
 {
-    return p2m_peek(ctx, gfn);
+    return (void *)(uintptr_t)p2m_peek(ctx, gfn); /* the walk only reads */
 }
 
 /* Rights do not matter: the processor has fetched from there. */

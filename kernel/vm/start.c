@@ -16,7 +16,9 @@
 #include "kernel/vm/exit.h"
 #include "kernel/vm/guestmem.h"
 #include "kernel/vm/loader.h"
+#include "kernel/vm/salt.h"
 #include "mm/p2m.h"
+#include "mm/share/share.h"
 #include "mm/view.h"
 
 #define MAX_RANGES 8u
@@ -45,19 +47,13 @@ static enum hv_err add_ram(const struct vm *vm, struct p2m *p2m)
 static void install(struct vm *vm, struct p2m *p2m, struct view *view)
 {
     struct p2m *old_p2m = vm->p2m;
-    struct view *old_view = vm->view;
     uint64_t flags = spin_lock_irqsave(&vm->lock);
 
     vm->p2m = p2m;
     vm->view = view;
     vm->flush = p2m != NULL ? p2m_flush_domain(p2m) : NULL;
     spin_unlock_irqrestore(&vm->lock, flags);
-    if (old_view != NULL) {
-        old_view->ops->destroy(old_view);
-    }
-    if (old_p2m != NULL) {
-        p2m_destroy(old_p2m);
-    }
+    p2m_destroy(old_p2m);
 }
 
 void start_free_memory(struct vm *vm)
@@ -72,6 +68,7 @@ enum hv_err start_build_memory(struct vm *vm)
         .vm = vm,
         .large_pages = vm->config.largepages == LARGEPAGES_AUTO,
         .max_order = hv_caps.nested_max_order,
+        .salt = salt_of(vm),
     };
     struct p2m *p2m;
     struct view *view = NULL;
@@ -85,12 +82,10 @@ enum hv_err start_build_memory(struct vm *vm)
         err = add_ram(vm, p2m);
     }
     if (err != HV_OK) {
-        if (view != NULL) {
-            view->ops->destroy(view);
-        }
         p2m_destroy(p2m);
         return err;
     }
+    share_join(p2m);
     install(vm, p2m, view);
     return HV_OK;
 }

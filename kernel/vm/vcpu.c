@@ -94,7 +94,7 @@ static void reset_registers(struct vcpu *v)
     v->tpr_trap = false;
     v->halted = false;
     v->wait_sipi = v->id != 0;
-    v->memory_retries = 0;
+    v->memory_since_ns = 0;
     if (v->vm->view->ops->root(v->vm->view, NULL, &root) == HV_OK) {
         hv->set_root(v, root);
     }

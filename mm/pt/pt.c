@@ -246,6 +246,13 @@ void pt_fill(struct pt *pt, uint64_t *slot, unsigned level, uint64_t entry)
     entry_store(slot, entry);
 }
 
+void pt_clear(struct pt *pt, uint64_t *slot, unsigned level)
+{
+    if (is_present(pt, __atomic_exchange_n(slot, 0, __ATOMIC_ACQ_REL))) {
+        pt->leaves[level]--;
+    }
+}
+
 bool pt_lookup(const struct pt *pt, uint64_t va, struct pt_leaf *out)
 {
     unsigned level;

@@ -146,3 +146,5 @@ uint64_t *pt_slot(struct pt *pt, uint64_t va, unsigned level);
 uint64_t pt_leaf_bits(const struct pt_format *fmt, unsigned order, struct pt_attr attr);
 /* Enter a leaf at `level` where nothing, or the same leaf with fewer rights, stood. */
 void pt_fill(struct pt *pt, uint64_t *slot, unsigned level, uint64_t entry);
+/* Remove the leaf at `level`, if there is one; the caller flushes. */
+void pt_clear(struct pt *pt, uint64_t *slot, unsigned level);

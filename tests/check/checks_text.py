@@ -28,7 +28,7 @@ ALLOWED = {
     "kernel/devices/": ("arch/x86_64/", "mm/", "kernel/sched/", "kernel/drivers/", "kernel/vm/",
                         "kernel/emul/", *LIB, *LOG),
     "kernel/vm/": ("arch/x86_64/", "mm/", "boot/", "kernel/sched/", "kernel/devices/",
-                   "kernel/emul/", "kernel/drivers/", "kernel/main.h", *LIB, *LOG),
+                   "kernel/emul/", "kernel/drivers/", "kernel/main.h", "kernel/options.h", *LIB, *LOG),
     "kernel/shell/": ("arch/x86_64/", "mm/", "boot/", "kernel/"),
     # main, log, panic: the boot sequence and what it prints with.
     "kernel/": ("arch/x86_64/", "mm/", "boot/", "kernel/"),

@@ -111,6 +111,17 @@ __attribute__((weak)) void env_flush_guest(struct flush_domain *d)
     }
 }
 
+__attribute__((weak)) bool env_flush_is_local(const struct flush_domain *d)
+{
+    (void)d;
+    return test_env.nr_cpus == 1;
+}
+
+__attribute__((weak)) void env_flush_local(struct flush_domain *d)
+{
+    env_flush_guest(d);
+}
+
 uint64_t env_now_ns(void)
 {
     static uint64_t now;

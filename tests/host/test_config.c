@@ -56,6 +56,34 @@ static enum hv_err parse(const char *text)
 
 #define VM_A "[a]\nmemory = 64M\nkernel = vmlinuz\n"
 
+static void test_options(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("Mem.ShareScanTime = 10 # fast\nMem.ShareForceSalting=\"0\"\n" VM_A
+                           "salt = web farm\n"),
+                     HV_OK);
+    assert_true(config.host.option_given[OPT_SHARE_SCAN_TIME]);
+    assert_int_equal(config.host.option[OPT_SHARE_SCAN_TIME], 10);
+    assert_true(config.host.option_given[OPT_SHARE_FORCE_SALTING]);
+    assert_int_equal(config.host.option[OPT_SHARE_FORCE_SALTING], 0);
+    assert_false(config.host.option_given[OPT_SHARE_RATE_MAX]);
+    assert_string_equal(config.vms[0].salt, "web farm");
+    /* Parsing changes no option. */
+    assert_int_equal(options_get(OPT_SHARE_SCAN_TIME), 60);
+    assert_int_equal(options_set(OPT_SHARE_SCAN_TIME, 601), HV_ERANGE);
+    assert_int_equal(options_set(OPT_SHARE_SCAN_TIME, 0), HV_ERANGE);
+    assert_int_equal(options_get(OPT_SHARE_SCAN_TIME), 60);
+    assert_int_equal(options_set(OPT_SHARE_SCAN_TIME, 600), HV_OK);
+    assert_int_equal(options_get(OPT_SHARE_SCAN_TIME), 600);
+    for (unsigned i = 0; i < NR_OPTIONS; i++) {
+        const struct option *o = &options_table[i];
+
+        assert_int_equal(options_find(o->name), i);
+        assert_true(o->low <= o->standard && o->standard <= o->high);
+    }
+    assert_int_equal(options_find("Mem.Share"), NR_OPTIONS);
+}
+
 static void test_accepts(void **state)
 {
     (void)state;
@@ -127,12 +155,23 @@ struct error_case {
 
 #define KEYS                                                                                \
     "memory, vcpus, kernel, initrd, cmdline, identity, largepages, mmu, output, on_reset, " \
-    "cpu_shares, start"
+    "salt, cpu_shares, start"
 #define SIZES "1M to 1024G, a multiple of 4K; suffixes K, M, G, T (without: M)"
 
 static const struct error_case cases[] = {
     {VM_A "colour = red\n", "ballast.conf:4: colour: unknown key; accepted: " KEYS, 1, 1},
-    {"Memory = 1\n" VM_A, "ballast.conf:1: Memory: unknown host option; accepted: seed, loglevel",
+    {"Mem.ShareScanTime = 601\n" VM_A,
+     "ballast.conf:1: Mem.ShareScanTime: 601 is too big; accepted: a number from 1 to 600", 1, 0},
+    {"Mem.ShareScanTime = 0\n" VM_A,
+     "ballast.conf:1: Mem.ShareScanTime: 0 is too small; accepted: a number from 1 to 600", 1, 0},
+    {"Mem.ShareScanTime = soon\n" VM_A,
+     "ballast.conf:1: Mem.ShareScanTime: 'soon' is not a number; accepted: a number from 1 to 600",
+     1, 0},
+    {"Mem.ShareRateMax = 1\nMem.ShareRateMax = 2\n" VM_A,
+     "ballast.conf:2: Mem.ShareRateMax: already set in line 1; accepted: each key once", 1, 0},
+    {"Memory = 1\n" VM_A,
+     "ballast.conf:1: Memory: unknown host option; accepted: seed, loglevel, or an option "
+     "(`set` lists them)",
      1, 0},
     {"[a]\nmemory = 12Q\nkernel = vmlinuz",
      "ballast.conf:2: memory: '12Q' is not a size; accepted: " SIZES, 1, 1},
@@ -340,10 +379,10 @@ static void test_garbage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepts),      cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_errors),       cmocka_unit_test(test_neighbours),
-        cmocka_unit_test(test_nul_and_long), cmocka_unit_test(test_too_many),
-        cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_options),    cmocka_unit_test(test_accepts),
+        cmocka_unit_test(test_empty),      cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_neighbours), cmocka_unit_test(test_nul_and_long),
+        cmocka_unit_test(test_too_many),   cmocka_unit_test(test_garbage),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

@@ -318,7 +318,7 @@ static void gigabyte_leaf_after_promotion(void **state)
         gfn_t gfn = GFN(BIT(18) + i * 512 + i);
 
         assert_int_equal(fault(gfn, P2M_WRITE), HV_OK);
-        ptr = p2m_peek(p2m, gfn);
+        ptr = (uint64_t *)(uintptr_t)p2m_peek(p2m, gfn);
         *ptr = i;
     }
     view->ops->stats(view, &stats);
@@ -355,7 +355,7 @@ static void *vcpu_thread(void *arg)
     for (unsigned step = 0; step < THREAD_STEPS; step++) {
         gfn_t gfn = GFN(0x200 + rng_below(&rng, THREAD_PAGES));
         enum hv_err err = fault(gfn, P2M_WRITE);
-        uint64_t *ptr = p2m_peek(p2m, gfn);
+        uint64_t *ptr = (uint64_t *)(uintptr_t)p2m_peek(p2m, gfn);
 
         if (err != HV_OK || ptr == NULL) {
             abort();
@@ -389,7 +389,7 @@ static void several_vcpus_at_once(void **state)
             pthread_join(threads[i], NULL);
         }
         for (uint64_t i = 0; i < THREAD_PAGES; i++) {
-            uint64_t *ptr = p2m_peek(p2m, GFN(0x200 + i));
+            const uint64_t *ptr = p2m_peek(p2m, GFN(0x200 + i));
 
             touches += ptr != NULL ? *ptr : 0;
         }

@@ -88,7 +88,7 @@ static void check_sums(void)
 static void check_page(uint64_t i)
 {
     struct p2m_entry e;
-    uint64_t *ptr = p2m_peek(p2m, GFN(i));
+    const uint64_t *ptr = p2m_peek(p2m, GFN(i));
 
     p2m_query(p2m, GFN(i), &e);
     assert_true(p2m_same(&e));
@@ -154,7 +154,7 @@ static void pin(struct rng *rng)
     enum hv_err err;
 
     if (model[i].pins != 0 && rng_below(rng, 3)) {
-        p2m_put(p2m, GFN(i));
+        p2m_put(p2m, GFN(i), (void *)(uintptr_t)p2m_peek(p2m, GFN(i)));
         model[i].pins--;
         return;
     }
@@ -173,7 +173,7 @@ static void unpin_all(void)
 {
     for (uint64_t i = 0; i < WINDOW; i++) {
         while (model[i].pins != 0) {
-            p2m_put(p2m, GFN(i));
+            p2m_put(p2m, GFN(i), (void *)(uintptr_t)p2m_peek(p2m, GFN(i)));
             model[i].pins--;
         }
     }
@@ -428,8 +428,8 @@ static void gigabyte_is_promoted(void **state)
     assert_true(p2m_audit(p2m));
     assert_true(mm_audit());
     assert_int_equal(p2m_get(p2m, GFN(BIT(18) + 1), P2M_WRITE, &ptr), HV_OK);
-    p2m_put(p2m, GFN(BIT(18) + 1));
-    p2m_put(p2m, GFN(BIT(18) + 777));
+    p2m_put(p2m, GFN(BIT(18) + 1), ptr);
+    p2m_put(p2m, GFN(BIT(18) + 777), pinned);
     /* A second one, begun and left: its rest goes back with the VM. */
     assert_int_equal(p2m_populate(p2m, GFN(5), P2M_WRITE, &e), HV_OK);
     destroy();
@@ -474,7 +474,7 @@ static void pinned_at_the_end_panics(void **state)
     create_pc(false);
     assert_int_equal(p2m_get(p2m, GFN(0), P2M_READ, &ptr), HV_OK);
     ENV_EXPECT_PANIC(p2m_destroy(p2m));
-    p2m_put(p2m, GFN(0));
+    p2m_put(p2m, GFN(0), ptr);
     destroy();
     env_stop();
 }

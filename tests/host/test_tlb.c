@@ -24,6 +24,7 @@
 #include "kernel/emul/emul.h"
 #include "kernel/vm/doctor.h"
 #include "kernel/vm/exit.h"
+#include "kernel/vm/memwait.h"
 #include "mm/audit.h"
 #include "mm/buddy.h"
 #include "mm/p2m_internal.h" /* pages are taken away as reclaim does it */
@@ -188,6 +189,17 @@ void msr_load(struct vcpu *v)
 void mitigate_switch(uint32_t vm)
 {
     (void)vm;
+}
+
+bool memwait_wait(struct vcpu *v)
+{
+    (void)v;
+    return false;
+}
+
+void memwait_done(struct vcpu *v)
+{
+    (void)v;
 }
 
 void doctor_first_entry(struct vcpu *v)

@@ -6,7 +6,8 @@ test_bootinfo_SRCS := boot/bootinfo.c boot/bootinfo_mb2.c boot/bootinfo_pvh.c
 # mm/ with its surroundings on the host.
 MM_ENV_SRCS := tests/host/env.c kernel/lib/rng.c mm/audit.c mm/frame.c mm/buddy.c mm/buddy_audit.c mm/buddy_init.c mm/buddy_retire.c mm/slab.c
 MM_PT_SRCS := tests/host/refmmu.c mm/flush.c mm/pt/pt.c mm/pt/pt_visit.c mm/pt/fmt_x86.c
-MM_P2M_SRCS := mm/p2m.c mm/p2m_touch.c mm/p2m_audit.c
+MM_SHARE_SRCS := $(addprefix mm/share/,hash.c index.c cow.c scan.c share.c)
+MM_P2M_SRCS := mm/p2m.c mm/p2m_touch.c mm/p2m_audit.c $(MM_SHARE_SRCS)
 test_buddy_SRCS := $(MM_ENV_SRCS)
 test_slab_SRCS := $(MM_ENV_SRCS)
 test_flush_SRCS := $(MM_ENV_SRCS) mm/flush.c
@@ -18,6 +19,7 @@ test_tag_SRCS := $(MM_ENV_SRCS) kernel/vm/tag.c
 test_tlb_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c tests/host/lockstep.c \
                  $(addprefix kernel/vm/,fault.c flush.c run.c tag.c) kernel/lib/err.c
 test_tlb_LDFLAGS := -Wl,--wrap=p2m_populate,--wrap=sched_yield
+test_share_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c
 test_runq_SRCS := kernel/sched/runq.c
 test_timerq_SRCS := kernel/sched/timerq.c
 test_ept_SRCS := $(MM_ENV_SRCS) mm/flush.c mm/pt/pt.c mm/pt/pt_visit.c mm/pt/fmt_ept.c
@@ -33,7 +35,7 @@ test_string_SRCS :=
 test_printf_SRCS := kernel/lib/string.c
 test_rng_SRCS := kernel/lib/random.c kernel/lib/rng.c
 test_parse_SRCS := kernel/lib/parse.c kernel/lib/string.c
-test_config_SRCS := kernel/vm/config.c kernel/vm/config_text.c kernel/lib/parse.c kernel/lib/string.c kernel/lib/printf.c kernel/lib/rng.c
+test_config_SRCS := kernel/options.c kernel/vm/config.c kernel/vm/config_text.c kernel/lib/parse.c kernel/lib/string.c kernel/lib/printf.c kernel/lib/rng.c
 test_line_SRCS := kernel/shell/line.c kernel/drivers/term.c kernel/lib/string.c kernel/lib/rng.c
 test_logring_SRCS := kernel/logring.c kernel/lib/string.c kernel/lib/rng.c
 test_term_SRCS := kernel/drivers/term.c kernel/drivers/keymap.c kernel/lib/string.c kernel/lib/rng.c

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Members of page sharing, host-wide numbers, and the audit of references; see share.h. Callers:
+ * kernel/vm, the shell, the p2m.
+ */
+#include "mm/share/share.h"
+
+#include "kernel/lib/rng.h"
+#include "mm/buddy.h"
+#include "mm/env.h"
+#include "mm/frame.h"
+#include "mm/p2m_internal.h"
+#include "mm/share/index.h"
+#include "mm/share/share_internal.h"
+#include "mm/slab.h"
+
+#define AUDIT_TRIES 8u
+
+struct spinlock share_lock = SPINLOCK_INIT(RANK_SHARE, "share");
+mfn_t share_zero_frame = {UINT64_MAX};
+
+/* share_lock; number 0 is nobody's. */
+static struct {
+    struct p2m *p2m;
+    unsigned users;
+} members[INDEX_MAX_MEMBERS];
+static unsigned nr_members;
+static struct rng rng;
+
+static bool scanning; /* atomic: the right to scan is taken */
+
+enum hv_err share_init(uint64_t nr_frames)
+{
+    enum hv_err err = index_init(nr_frames);
+
+    if (err == HV_OK) {
+        err = buddy_alloc(0, FRAME_HOST, OWNER_HOST, BUDDY_ZERO, &share_zero_frame);
+        if (err != HV_OK) {
+            index_fini();
+            share_zero_frame = MFN_NONE;
+        }
+    }
+    return err;
+}
+
+void share_fini(void)
+{
+    index_reap();
+    index_fini();
+    if (mfn_valid(share_zero_frame)) {
+        buddy_free(share_zero_frame, 0);
+    }
+    share_zero_frame = MFN_NONE;
+}
+
+void share_seed(uint64_t seed)
+{
+    spin_lock(&share_lock);
+    rng_seed(&rng, seed);
+    spin_unlock(&share_lock);
+}
+
+uint64_t share_next_seed(void)
+{
+    spin_lock(&share_lock);
+    uint64_t seed = rng_next(&rng);
+    spin_unlock(&share_lock);
+    return seed;
+}
+
+/* ---- Members ---- */
+
+void share_join(struct p2m *p)
+{
+    struct share_scan *scan;
+
+    if (!mfn_valid(share_zero_frame) || p->member != 0) {
+        return;
+    }
+    scan = scan_create(p);
+    if (scan == NULL) {
+        return;
+    }
+    spin_lock(&share_lock);
+    for (unsigned i = 1; i < INDEX_MAX_MEMBERS; i++) {
+        if (members[i].p2m == NULL && members[i].users == 0) {
+            members[i].p2m = p;
+            p->scan = scan;
+            p->member = i;
+            nr_members++;
+            break;
+        }
+    }
+    spin_unlock(&share_lock);
+    if (p->member == 0) {
+        scan_destroy(scan);
+    }
+}
+
+static unsigned users_of(unsigned member)
+{
+    spin_lock(&share_lock);
+    unsigned users = members[member].users;
+    spin_unlock(&share_lock);
+    return users;
+}
+
+void share_leave(struct p2m *p)
+{
+    unsigned member = p->member;
+
+    if (member == 0) {
+        return;
+    }
+    /* The number stays taken until the hints are gone: they name it. */
+    spin_lock(&share_lock);
+    members[member].p2m = NULL;
+    members[member].users++;
+    nr_members--;
+    spin_unlock(&share_lock);
+    while (users_of(member) > 1) {
+        env_relax();
+    }
+    index_purge(member);
+    spin_lock(&share_lock);
+    members[member].users--;
+    p->member = 0;
+    spin_unlock(&share_lock);
+    scan_destroy(p->scan);
+    p->scan = NULL;
+}
+
+/* share_lock held. */
+static struct p2m *hold_locked(unsigned member)
+{
+    struct p2m *p = members[member].p2m;
+
+    members[member].users += p != NULL;
+    return p;
+}
+
+struct p2m *share_hold(unsigned member)
+{
+    spin_lock(&share_lock);
+    struct p2m *p = member < INDEX_MAX_MEMBERS ? hold_locked(member) : NULL;
+    spin_unlock(&share_lock);
+    return p;
+}
+
+struct p2m *share_next(unsigned member)
+{
+    struct p2m *p = NULL;
+
+    spin_lock(&share_lock);
+    while (p == NULL && ++member < INDEX_MAX_MEMBERS) {
+        p = hold_locked(member);
+    }
+    spin_unlock(&share_lock);
+    return p;
+}
+
+void share_release(unsigned member)
+{
+    spin_lock(&share_lock);
+    members[member].users--;
+    spin_unlock(&share_lock);
+}
+
+unsigned share_member(const struct p2m *p)
+{
+    return p->member;
+}
+
+uint64_t share_member_salt(unsigned member)
+{
+    return members[member].p2m != NULL ? members[member].p2m->salt : SHARE_NO_SALT;
+}
+
+/* Call fn for each member. */
+static void for_each_member(void (*fn)(struct p2m *p, void *arg), void *arg)
+{
+    unsigned member;
+
+    for (struct p2m *p = share_next(0); p != NULL; p = share_next(member)) {
+        member = p->member;
+        fn(p, arg);
+        share_release(member);
+    }
+}
+
+/* ---- The right to scan ---- */
+
+void share_scan_enter(void)
+{
+    while (__atomic_exchange_n(&scanning, true, __ATOMIC_ACQUIRE)) {
+        env_relax();
+    }
+}
+
+void share_scan_leave(void)
+{
+    __atomic_store_n(&scanning, false, __ATOMIC_RELEASE);
+}
+
+/* ---- Numbers ---- */
+
+static void add_counters(struct p2m *p, void *arg)
+{
+    struct share_stats *sum = arg;
+    struct p2m_counters count;
+
+    p2m_counters(p, &count);
+    sum->pages += count.shared + count.zero;
+    sum->zero += count.zero;
+    sum->members++;
+}
+
+void share_stats(struct share_stats *out)
+{
+    struct index_stats ix;
+
+    *out = (struct share_stats){0};
+    if (!mfn_valid(share_zero_frame)) {
+        return;
+    }
+    for_each_member(add_counters, out);
+    index_stats(&ix);
+    out->common = ix.shared + (out->zero != 0);
+    out->hints = ix.hints;
+    out->table_bytes = ix.bytes;
+    out->table_max_bytes = ix.max_bytes;
+}
+
+/* ---- Audit ---- */
+
+struct recount {
+    uint32_t *refs; /* by entry */
+    uint32_t nr;
+    uint64_t changes; /* of all members */
+    uint64_t pins;    /* on shared frames and the zero frame */
+    uint64_t extra;   /* references that no page accounts for */
+    bool ok;
+};
+
+static void count_changes(struct p2m *p, void *arg)
+{
+    struct recount *r = arg;
+
+    spin_lock(&p->lock);
+    r->changes += p->changes;
+    r->pins += p->shared_pins;
+    spin_unlock(&p->lock);
+}
+
+static void count_node(struct recount *r, const struct p2m *p, uint64_t word, unsigned level)
+{
+    const uint64_t *words = word_node(word);
+
+    for (unsigned i = 0; i < NODE_WORDS; i++) {
+        if (word_kind(words[i]) == KIND_NODE) {
+            count_node(r, p, words[i], level - 1);
+        } else if (word_kind(words[i]) == P2M_SHARED) {
+            mfn_t mfn = word_mfn(words[i]);
+            uint32_t entry = index_entry(mfn);
+
+            if (frame_of(mfn)->use != FRAME_SHARED || entry >= r->nr) {
+                env_log("audit: VM %u stands on frame %#llx, which is not shared", p->owner,
+                        (unsigned long long)mfn.n);
+                r->ok = false;
+                continue;
+            }
+            if (index_salt(mfn) != p->salt) {
+                env_log("audit: VM %u stands on frame %#llx of another salt", p->owner,
+                        (unsigned long long)mfn.n);
+                r->ok = false;
+            }
+            r->refs[entry]++;
+        }
+    }
+}
+
+static void count_refs(struct p2m *p, void *arg)
+{
+    spin_lock(&p->lock);
+    count_node(arg, p, word_next(0, KIND_NODE, env_ptr_frame(p->root)), ROOT_LEVEL);
+    spin_unlock(&p->lock);
+}
+
+static void compare_refs(mfn_t mfn, uint32_t entry, void *arg)
+{
+    struct recount *r = arg;
+    uint32_t refs = index_refs(mfn);
+    uint32_t counted = entry < r->nr ? r->refs[entry] : 0;
+
+    /* Readers' pins are not told apart by frame. */
+    if (refs < counted || refs == 0 || refs - counted > r->pins) {
+        env_log("audit: shared frame %#llx has %u references, %u pages stand on it",
+                (unsigned long long)mfn.n, refs, counted);
+        r->ok = false;
+    }
+    r->extra += refs - counted;
+}
+
+static bool recount_refs(struct recount *r)
+{
+    struct recount before = {0}, after = {0};
+
+    for (uint32_t i = 0; i < r->nr; i++) {
+        r->refs[i] = 0;
+    }
+    r->extra = 0;
+    r->ok = true;
+    index_reap();
+    for_each_member(count_changes, &before);
+    for_each_member(count_refs, r);
+    r->pins = before.pins;
+    spin_lock(&share_lock);
+    index_for_each_shared(compare_refs, r);
+    spin_unlock(&share_lock);
+    for_each_member(count_changes, &after);
+    return before.changes == after.changes && before.pins == after.pins;
+}
+
+bool share_audit(bool *certain)
+{
+    struct recount r = {.ok = true};
+    bool ok;
+
+    *certain = true;
+    if (!mfn_valid(share_zero_frame)) {
+        return true;
+    }
+    share_scan_enter();
+    ok = index_audit();
+    r.nr = index_nr_entries();
+    r.refs = r.nr != 0 ? kmalloc(r.nr * sizeof(*r.refs), OWNER_HOST) : NULL;
+    *certain = r.nr == 0;
+    for (unsigned i = 0; i < AUDIT_TRIES && r.refs != NULL && !*certain; i++) {
+        *certain = recount_refs(&r);
+        env_relax();
+    }
+    kfree(r.refs);
+    share_scan_leave();
+    if (*certain && (!r.ok || r.extra > r.pins)) {
+        env_log("audit: references to shared frames disagree (%llu without a page, %llu pins)",
+                (unsigned long long)r.extra, (unsigned long long)r.pins);
+        ok = false;
+    }
+    return ok;
+}
