@@ -10,27 +10,14 @@ const struct option options_table[NR_OPTIONS] = {
     /* ESX's begins at 10; less is for tests. */
     [OPT_SHARE_SCAN_TIME] = {"Mem.ShareScanTime", 1, 600, 60,
                              "minutes in which a whole VM is scanned for pages to share"},
-    [OPT_SHARE_SCAN_GHZ] = {"Mem.ShareScanGHz", 0, 32, 4,
-                            "MB/s scanned per GHz of the host at most; 0: no sharing"},
+    /* ESX's standard is 4. Here scanning waits for the operator until it has been in use longer. */
+    [OPT_SHARE_SCAN_GHZ] = {"Mem.ShareScanGHz", 0, 32, 0,
+                            "MB/s scanned per GHz of the host at most; 0: only by `share scan`"},
     [OPT_SHARE_RATE_MAX] = {"Mem.ShareRateMax", 0, 32768, 1024,
                             "pages/s scanned of one VM at most"},
     [OPT_SHARE_FORCE_SALTING] = {"Mem.ShareForceSalting", 0, 2, 2,
                                  "which VMs share, from their next start: 0 all, 1 those of equal "
                                  "`salt` or none, 2 those of equal `salt`"},
-    [OPT_MEM_MIN_FREE_PCT] = {"Mem.MemMinFreePct", 0, 50, 0,
-                              "% of memory free below which it is short; 0: 6 %"},
-    [OPT_ALLOC_GUEST_LARGE_PAGE] = {"Mem.AllocGuestLargePage", 0, 1, 1,
-                                    "back guest memory with 2 MiB pages"},
-    [OPT_LPAGE_DEFRAG_ENABLE] = {"LPage.LPageDefragEnable", 0, 1, 1,
-                                 "move frames so that 2 MiB are free in one piece"},
-    [OPT_LPAGE_ALWAYS_TRY_FOR_NPT] = {"LPage.LPageAlwaysTryForNPT", 0, 1, 1,
-                                      "make 2 MiB pages of small ones when memory is plentiful"},
-    [OPT_LPAGE_MAX_SHARED_PAGES] = {"LPage.MaxSharedPages", 0, 512, 510,
-                                    "shared pages of 512 that may get frames of their own for a "
-                                    "2 MiB page"},
-    [OPT_LPAGE_MAX_SWAPPED_PAGES_INIT_VAL] = {"LPage.MaxSwappedPagesInitVal", 0, 512, 10,
-                                              "swapped pages of 512 that may be read in for a "
-                                              "2 MiB page"},
 };
 
 /* What differs from the table: value plus one, 0 for the standard (atomic). */

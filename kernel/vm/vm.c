@@ -15,6 +15,7 @@
 #include "mm/audit.h"
 #include "mm/buddy.h"
 #include "mm/p2m.h"
+#include "mm/share/share.h"
 #include "mm/slab.h"
 #include "mm/view.h"
 
@@ -186,6 +187,10 @@ static enum hv_err build(struct vm *vm)
  * raise interrupts. */
 static void take_apart(struct vm *vm)
 {
+    /* A scan flushes, and a flush looks at the vCPUs: no scan may begin, and none be under way. */
+    if (vm->p2m != NULL) {
+        share_leave(vm->p2m);
+    }
     devices_destroy(vm);
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
         vcpu_destroy(vm->vcpus[i]);
