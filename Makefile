@@ -51,8 +51,9 @@ LDFLAGS   := -nostdlib -static -z max-page-size=4096 -z noexecstack --build-id=n
              --gc-sections
 
 # Host tests run the same sources with everything gcc can watch.
+HOST_SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 HOST_CFLAGS := -std=gnu17 -O1 -g -Wall -Wextra -Werror -DBALLAST_HOST=1 -I. \
-               -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
+               $(HOST_SANITIZE) -fno-omit-frame-pointer \
                -ffile-prefix-map=$(CURDIR)=.
 
 # ---- Debian packages ---------------------------------------------------------------------------
@@ -77,9 +78,8 @@ KERNEL_GEN_OBJS :=
 MUTANT ?=
 MUTANT_C := $(shell grep -l '^\#include "kernel/lib/mutant.h"' $(KERNEL_C))
 ifneq ($(MUTANT),)
-ifeq ($(shell grep -l 'MUTANT($(MUTANT))' $(MUTANT_C)),)
-$(error no source has MUTANT($(MUTANT)))
-endif
+MUTANT_IN := $(shell grep -l 'MUTANT($(MUTANT))' $(MUTANT_C))
+$(if $(MUTANT_IN),,$(error no source has MUTANT($(MUTANT))))
 endif
 
 include tools/third_party.mk
@@ -113,17 +113,18 @@ $(shell mkdir -p $(BUILD))
 $(file >$(FLAGS_STAMP),$(FLAGS_NOW))
 endif
 
-# So are the few that know the mutant, when that changes.
-MUTANT_STAMP := $(BUILD)/mutant
-MUTANT_OBJS  := $(MUTANT_C:%.c=$(BUILD)/%.o) $(MUTANT_C:%.c=$(BUILD)/hostobj/%.o)
-ifneq (mutant $(MUTANT),$(file <$(MUTANT_STAMP)))
-$(file >$(MUTANT_STAMP),mutant $(MUTANT))
+# So are those that contain the mutant, and those that contained the one before.
+# $(1): source, $(2): the mutant, if it is in there.
+define mutant_rules
+ifneq (mutant $(2),$$(file <$(BUILD)/mutant.d/$(subst /,.,$(1))))
+$$(shell mkdir -p $(BUILD)/mutant.d)
+$$(file >$(BUILD)/mutant.d/$(subst /,.,$(1)),mutant $(2))
 endif
-$(MUTANT_OBJS): $(MUTANT_STAMP)
-ifneq ($(MUTANT),)
-$(MUTANT_OBJS): CFLAGS += -DBALLAST_MUTANT='"$(MUTANT)"'
-$(MUTANT_OBJS): HOST_CFLAGS += -DBALLAST_MUTANT='"$(MUTANT)"'
-endif
+$(1:%.c=$(BUILD)/%.o) $(1:%.c=$(BUILD)/hostobj/%.o): $(BUILD)/mutant.d/$(subst /,.,$(1))
+$(if $(2),$(1:%.c=$(BUILD)/%.o): CFLAGS += -DBALLAST_MUTANT='"$(2)"')
+$(if $(2),$(1:%.c=$(BUILD)/hostobj/%.o): HOST_CFLAGS += -DBALLAST_MUTANT='"$(2)"')
+endef
+$(foreach c,$(MUTANT_C),$(eval $(call mutant_rules,$(c),$(if $(filter $(c),$(MUTANT_IN)),$(MUTANT)))))
 
 $(BUILD)/%.o: %.c $(FLAGS_STAMP)
 	$(call say,CC,$<)
@@ -252,6 +253,14 @@ test-boot: deps
 	+$(SUBMAKE) $(BOOT_TEST_DEPS) >$(BUILD)/boot-test-deps.log || { cat $(BUILD)/boot-test-deps.log; exit 1; }
 	$(Q)$(PYTEST) $(if $(K),-k '$(K)',$(if $(ALL),,-m 'not long'))
 
+# The same on the host's own virtualisation, where there is any.
+.PHONY: test-hw
+test-hw:
+	+$(Q)why="$$($(PYTHON) tests/boot/hardware.py '$(ACCEL)')"; \
+	if [ -n "$$why" ]; then echo "SKIP test-hw: $$why"; exit 0; fi; \
+	$(MAKE) --no-print-directory deps && $(MAKE) --no-print-directory $(BOOT_TEST_DEPS) && \
+	PYTHONPATH=tests/boot $(PYTEST) -p hardware $(if $(K),-k '$(K)',$(if $(ALL),,-m 'not long'))
+
 # ---- Everything else ---------------------------------------------------------------------------
 
 .PHONY: deps format clean help compile_commands.json
@@ -274,6 +283,7 @@ help:
 	@echo '  test         check + test-host + quick boot tests; test-all adds the long ones'
 	@echo '  check        warnings (gcc, clang), include directions, headers, format, licences'
 	@echo '  test-host    unit and property tests on the host; test-boot K=PATTERN in emulators'
+	@echo '  test-hw      ACCEL=kvm: the boot tests on the host'"'"'s own virtualisation, or why not'
 	@echo '  bench        instruction counts beside KVM and Xen (EMU=bochs: VMX); bench-peers re-measures KVM'
 	@echo '  iso usb      bootable images: $(ISO), $(USB_IMAGE)'
 	@echo '  deps         install the Debian packages that are missing'

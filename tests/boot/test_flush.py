@@ -7,10 +7,8 @@ forgive: tests/host/test_tlb.c, and test_flush_proof.py, which breaks what is te
 import re
 import statistics
 
-import pytest
-
-from bochs import BochsMachine
-from machine import SLOW, Machine, conf, guest_elf
+from machine import SLOW, conf, guest_elf
+from platforms import runs_on
 
 # A flush that ends a guest's spinning takes an interrupt and a world switch: microseconds. On a busy
 # host the emulator's threads take turns of tens of milliseconds. Without a kick, a flush waits for the
@@ -59,27 +57,21 @@ def kick_modules(steps, millions):
     return {"ballast.conf": conf(spin, seed=1), "fair.elf": guest_elf("fair")}
 
 
-def test_svm_kick():
-    with Machine("svm_kick", smp=2, mem="512M", limit=200, modules=kick_modules(3, 700)) as m:
+@runs_on(svm={"limit": 200, "millions": 700}, vmx={"limit": 200, "millions": 300})
+def test_kick(on):
+    with on.machine(smp=2, mem="256M", modules=kick_modules(3, on["millions"])) as m:
         kick(m)
         m.poweroff()
 
 
-@pytest.mark.skip(reason="VMX runs no guests yet")
-def test_vmx_kick():
-    with BochsMachine("vmx_kick", smp=2, mem="256M", limit=200, modules=kick_modules(2, 300)) as m:
-        kick(m)
-        m.poweroff()
-
-
-def test_svm_drop_storm():
+@runs_on(svm={"limit": 300, "rounds": 40}, vmx={"limit": 300, "rounds": 10})
+def test_drop_storm(on):
     """A guest checks its memory while its translations are dropped as fast as the shell can type."""
     vms = [(name, {"memory": "64M", "kernel": "memtouch.elf", "output": "log", "largepages": large,
-                   "cmdline": "name=%s end=exit mb=24 rounds=%d order=random" % (name, rounds)})
-           for name, large, rounds in (("small", "off", 40), ("large", "auto", 40))]
-    with Machine("svm_drop_storm", smp=2, mem="512M", limit=300,
-                 modules={"ballast.conf": conf(*vms, seed=1),
-                          "memtouch.elf": guest_elf("memtouch")}) as m:
+                   "cmdline": "name=%s end=exit mb=24 rounds=%d order=random" % (name, on["rounds"])})
+           for name, large in (("small", "off"), ("large", "auto"))]
+    with on.machine(smp=2, mem="512M", modules={"ballast.conf": conf(*vms, seed=1),
+                                                "memtouch.elf": guest_elf("memtouch")}) as m:
         m.prompt()
         drops = found = 0
         while "2 running" in m.command("vms") or drops < 10:
@@ -90,7 +82,7 @@ def test_svm_drop_storm():
                 assert "audit: passed" in m.command("audit")
         for name in ("small", "large"):
             m.wait_for("vms", name + r"\s+stopped.*exited with code 1\b", timeout=240)
-            assert re.search(r"\[%s\] SUMMARY passed 42 failed 0" % name, m.text())
+            assert re.search(r"\[%s\] SUMMARY passed %d failed 0" % (name, on["rounds"] + 2), m.text())
         assert drops >= 20 and found > 100 * drops, (drops, found)
         assert "audit: passed" in m.command("audit")
         m.poweroff()

@@ -387,6 +387,12 @@ static uint64_t pick_gfn(void)
     return rng_below(&rng, NR_HOT) * (WINDOW / NR_HOT);
 }
 
+/* A kick is on its way for a while. */
+static bool kick_arrives(unsigned cpu)
+{
+    return kicked[cpu] && rng_below(&rng, 4) == 0;
+}
+
 static void fake_run(struct vcpu *v, struct vm_exit *exit)
 {
     unsigned i = (unsigned)(v - vcpus), cpu = this_cpu()->id;
@@ -400,24 +406,23 @@ static void fake_run(struct vcpu *v, struct vm_exit *exit)
         memset(mine, 0, sizeof(*mine));
     }
     control[i].flush = control[i].flush_all = false;
-    exit->kind = EXIT_INTERRUPT;
-    for (unsigned left = (unsigned)rng_below(&rng, 40); !kicked[cpu]; left--) {
+    for (unsigned left = (unsigned)rng_below(&rng, 40); !kick_arrives(cpu); lockstep_turn()) {
         uint64_t gfn = pick_gfn();
         bool write = rng_below(&rng, 2) != 0;
 
-        if (left == 0 && !spins) {
-            exit->kind = rng_below(&rng, 2) ? EXIT_CPUID : EXIT_PAUSE;
-            return;
-        }
-        if ((left > 0 || !spins) && !guest_access(v, mine, gfn, write)) {
+        if (left > 0 && !guest_access(v, mine, gfn, write)) {
             exit->kind = EXIT_MEMORY;
             exit->mem =
                 (struct exit_memory){gfn_gpa(GFN(gfn)), write ? P2M_WRITE : P2M_READ, false};
             return;
         }
-        left += left == 0;
-        lockstep_turn();
+        if (left == 0 && !spins) {
+            exit->kind = rng_below(&rng, 2) ? EXIT_CPUID : EXIT_PAUSE;
+            return;
+        }
+        left -= left > 0;
     }
+    exit->kind = EXIT_INTERRUPT;
 }
 
 static void fake_section_begin(struct vcpu *v)

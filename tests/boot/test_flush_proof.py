@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Each flush and each comparison is needed, and its absence is noticed: for every mutant of
+kernel/lib/mutant.h the tests named here must fail, which pass without it.
+"""
+
+import os
+import re
+import statistics
+import subprocess
+
+import pytest
+
+import machine
+from machine import BUILD, SLOW, Machine
+from test_flush import TYPICAL_US, drop, kick, kick_modules
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
+
+# Mutant: the host test that catches it.
+HOST = {
+    "free_without_flush": "flush",
+    "drop_without_flush": "tlb",
+    "protect_without_flush": "tlb",
+    "age_without_flush": "tlb",
+    "table_freed_at_once": "tlb",
+    "no_join": "tlb",
+    "fill_without_recheck": "tlb",
+    "fast_fill_without_recheck": "tlb",
+    "no_kick": "tlb",
+    "no_wait": "tlb",
+    "no_epoch_at_entry": "tlb",
+    "tag_kept_on_move": "tag",
+    "tag_kept_over_generation": "tag",
+    "tag_not_flushed": "tag",
+    "no_generation_flush": "tag",
+}
+
+
+def named_in_sources():
+    names = set()
+    for top in ("kernel", "mm", "svm", "vmx"):
+        for folder, _, files in os.walk(os.path.join(ROOT, top)):
+            for name in files:
+                if name.endswith(".c"):
+                    with open(os.path.join(folder, name), encoding="utf-8") as f:
+                        names.update(re.findall(r"\bMUTANT\((\w+)\)", f.read()))
+    return names
+
+
+def build(directory, mutant, *goals):
+    """Build in a directory of its own, where only the sources that contain the mutant or the one
+    before are compiled again. Models catch mutants: compilers' watchmen are left out, for speed."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    done = subprocess.run(["make", "-C", ROOT, "-j%d" % (os.cpu_count() or 1), "BUILD=" + directory,
+                           "MUTANT=" + mutant, "HOST_SANITIZE=", *goals], env=environment, capture_output=True,
+                          text=True, timeout=600 * SLOW)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def passes(program):
+    """Does a host test pass? One that hangs does not."""
+    try:
+        return subprocess.run([program], capture_output=True, timeout=120 * SLOW).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def test_flush_proof_mutants():
+    assert named_in_sources() == set(HOST)
+    directory = os.path.join(BUILD, "mutants")
+    programs = {t: os.path.join(directory, "tests/host/test_" + t) for t in HOST.values()}
+    build(directory, "", *programs.values())
+    for name, program in programs.items():
+        assert passes(program), name + " fails without a mutant"
+    for mutant, name in HOST.items():
+        build(directory, mutant, programs[name])
+        assert not passes(programs[name]), "%s does not notice %s" % (name, mutant)
+
+
+@pytest.mark.long
+def test_flush_proof_mutants_kernel(monkeypatch):
+    """The same of the debug kernel: a frame that is freed before its flush is a panic, and a guest
+    that nobody kicks keeps the flush waiting."""
+    directory = os.path.join(BUILD, "mutants-kernel")
+    monkeypatch.setattr(machine, "KERNEL", os.path.join(directory, "ballast.elf"))
+
+    def run(mutant, millions=20000):
+        build(directory, mutant, "DEBUG=1", "kernel")
+        return Machine("flush_proof_" + (mutant or "none"), smp=2, mem="512M", limit=200,
+                       modules=kick_modules(3, millions))
+
+    with run("", 700) as m:
+        kick(m)
+    with run("no_kick") as m:
+        m.prompt()
+        m.wait_for("vms", r"spin\s+running")
+        took = [drop(m, "spin", 60)[1] for _ in range(5)]
+        assert statistics.median(took) > TYPICAL_US * SLOW, took
+    with run("free_without_flush") as m:
+        m.prompt()
+        m.wait_for("vms", r"spin\s+running")
+        m.send("vm spin drop\r")
+        m.expect(r"PANIC[^\r\n]*flush: frame 0x[0-9a-f]+ freed before its epoch \d+ passed", 60)
