@@ -89,11 +89,11 @@ struct vcpu {
 
     unsigned id; /* 0 .. vm->nr_vcpus-1; also the APIC id */
     struct thread *thread;
-    unsigned cpu;            /* processor it is loaded on (valid while in_guest or loaded) */
-    bool loaded;             /* its state is in that processor; the thread's */
-    bool was_reset;          /* what the processor still holds of it is void */
-    struct fpu_state *fpu;   /* arch/x86_64/fpu.h; also holds the guest's XCR0 */
-    uint64_t memory_since_ns; /* since when it waits for memory, 0: it does not (memwait.c) */
+    unsigned cpu;              /* processor it is loaded on (valid while in_guest or loaded) */
+    bool loaded;               /* its state is in that processor; the thread's */
+    bool was_reset;            /* what the processor still holds of it is void */
+    struct fpu_state *fpu;     /* arch/x86_64/fpu.h; also holds the guest's XCR0 */
+    uint64_t memory_since_ns;  /* since when it waits for memory, 0: it does not (memwait.c) */
     uint64_t guest_tsc_offset; /* guest TSC = host TSC + this */
     struct {                   /* kernel/vm/msr.c */
         uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_var[16], misc_enable, tsc_adjust, tsc_aux;
