@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The host console. Output takes one lock for at most a FIFO's worth of bytes at a time, so that
- * interrupts are not held off while a slow serial line drains. Input of all devices meets in one
- * queue. In a panic output goes on without locks.
+ * interrupts are not held off while a slow serial line drains; writers take turns by whole texts, so
+ * that lines of two processors do not mix. Input of all devices meets in one queue. In a panic output
+ * goes on without locks.
  */
 #include "kernel/drivers/console.h"
 
@@ -27,6 +28,7 @@
 #define POLL_NS 10000000ULL
 #define MMIO_UART_BYTES 64u
 #define STALL_NS 10000000000ULL
+#define TURN_NS 500000000ULL
 
 static const struct port {
     const char *name;
@@ -42,6 +44,7 @@ static bool panicking;                                                          
 static bool have_display, have_keyboard; /* written at boot */
 static bool keyboard_polled, serial_polled;
 static bool last_was_cr; /* out_lock */
+static bool in_turn;     /* atomic: somebody writes a text */
 
 static struct spinlock in_lock = SPINLOCK_INIT(RANK_CONSOLE, "console input"); /* irqsave */
 static char in_buf[INPUT_MAX];                                                 /* in_lock */
@@ -99,8 +102,28 @@ static void wait_for_ports(void)
     }
 }
 
+/* Waits for the turn of a writer that has interrupts on. It may stand still while it has the turn, and
+ * callers may hold locks: patience ends, and then lines mix. False: there is no turn to give back. */
+static bool take_turn(void)
+{
+    if (console_in_panic() || !irq_enabled()) {
+        return false;
+    }
+    uint64_t start = clock_now_ns();
+
+    while (__atomic_exchange_n(&in_turn, true, __ATOMIC_ACQUIRE)) {
+        if (clock_now_ns() - start > TURN_NS) {
+            return false;
+        }
+        __builtin_ia32_pause();
+    }
+    return true;
+}
+
 void console_write(const char *s, size_t len)
 {
+    bool turn = take_turn();
+
     while (len > 0) {
         if (!console_in_panic() && irq_enabled()) {
             wait_for_ports();
@@ -114,6 +137,9 @@ void console_write(const char *s, size_t len)
         }
         s += taken;
         len -= taken;
+    }
+    if (turn) {
+        __atomic_store_n(&in_turn, false, __ATOMIC_RELEASE);
     }
     if (console_in_panic() || irq_enabled()) {
         display_draw();

@@ -67,7 +67,7 @@ def test_bad_config(on):
     ])
 
 
-@runs_on(svm={"mem": "1G"}, vmx={"mem": "1G", "limit": 300})
+@runs_on(svm={"mem": "1G"}, vmx={"mem": "1G", "limit": 300, "long": True})
 def test_bad_config_images(on):
     """Images: corrupt, truncated, too large for their VM. The others start."""
     linux = linux_modules()
@@ -115,7 +115,7 @@ def test_empty_config(on):
         m.poweroff()
 
 
-@runs_on(svm={"limit": 200, "tiny": "4M"}, vmx={"limit": 240, "tiny": None})
+@runs_on(svm={"limit": 200, "tiny": "4M"}, vmx={"limit": 240, "tiny": None, "long": True})
 def test_too_little_memory(on):
     """A machine too small for its VM, and one too small for Ballast itself (QEMU: GRUB needs more to
     get there)."""

@@ -10,10 +10,10 @@ from machine import conf, guest_elf
 from platforms import runs_on
 
 # Where allocations can fail, and one in how many does: never at boot, often afterwards.
-SITES = [("slab.object", 131), ("p2m.node", 5), ("p2m.frame", 97), ("p2m.large", 2), ("pt.table", 13)]
+SITES = [("slab.object", 131), ("p2m.node", 5), ("p2m.frame", 97), ("p2m.large", 2), ("pt.table", 37)]
 
 
-@runs_on(svm={"limit": 200, "starts": 40}, vmx={"limit": 240, "starts": 24})
+@runs_on(svm={"limit": 200, "starts": 40}, vmx={"limit": 240, "starts": 24, "long": True})
 @pytest.mark.parametrize("site,every", SITES, ids=[s[0] for s in SITES])
 def test_alloc_failures(on, site, every):
     """VMs are built, run and destroyed while allocations fail at one site, at another place of the

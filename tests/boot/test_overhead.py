@@ -9,7 +9,7 @@ from machine import conf, guest_elf
 from platforms import runs_on
 
 
-@runs_on(svm={}, vmx={})
+@runs_on(svm={}, vmx={"long": True})
 @pytest.mark.parametrize("pages,limit_kib", [("auto", 1024), ("off", 1536)])
 def test_overhead(on, pages, limit_kib):
     """A VM of 256 MiB with every page touched: the most tables that it can have."""

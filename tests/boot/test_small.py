@@ -25,13 +25,13 @@ def test_hundred_small_guests(on):
         m.poweroff()
 
 
-@runs_on(svm={"long": True}, vmx={"long": True})
+@runs_on(svm={"millions": 20, "long": True}, vmx={"millions": 4, "long": True})
 @pytest.mark.parametrize("smp", [1, 2, 4])
 def test_smp(on, smp):
     _smp(on, smp)
 
 
-@runs_on(svm={"limit": 300}, vmx={"limit": 500})
+@runs_on(svm={"limit": 300, "millions": 20}, vmx={"limit": 300, "millions": 4})
 def test_smp8(on):
     """Eight processors, all started, all running guests, none idle while a guest waits."""
     _smp(on, 8)
@@ -39,7 +39,8 @@ def test_smp8(on):
 
 def _smp(on, smp):
     vms = [("f%d" % i, {"memory": "8M", "kernel": "fair.elf", "output": "log",
-                        "cmdline": "name=f%d end=exit steps=4" % i}) for i in range(2 * smp)]
+                        "cmdline": "name=f%d end=exit steps=4 millions=%d" % (i, on["millions"])})
+           for i in range(2 * smp)]
     with on.machine(smp=smp, mem="1G", modules={"ballast.conf": conf(*vms, seed=1),
                                                 "fair.elf": guest_elf("fair")}) as m:
         m.prompt()
@@ -118,16 +119,17 @@ def test_bad_guests(on):
         m.poweroff()
 
 
-@runs_on(svm={"smp": 2, "mem": "512M", "limit": 400}, vmx={"smp": 2, "mem": "512M", "limit": 600})
+@runs_on(svm={"smp": 2, "mem": "512M", "limit": 400, "vms": 200},
+         vmx={"smp": 2, "mem": "512M", "limit": 300, "vms": 80})
 def test_destroy_leaks_nothing(on):
-    """Two hundred VMs created and destroyed, running ones among them; the audit finds every frame."""
+    """Many VMs created and destroyed, running ones among them; the audit finds every frame."""
     vms = [("d%d" % i, {"memory": "32M", "kernel": "memtouch.elf", "start": "manual",
                         "largepages": "off" if i % 2 else "auto",
                         "cmdline": "name=d%d end=exit mb=8 rounds=1" % i}) for i in range(4)]
     with on.machine(modules={"ballast.conf": conf(*vms, seed=1),
                              "memtouch.elf": guest_elf("memtouch")}) as m:
         m.prompt()
-        for i in range(200):
+        for i in range(on["vms"]):
             name = "d%d" % (i % 4)
             m.command("vm %s start" % name)
             if i % 5 == 0:
