@@ -60,7 +60,7 @@ def test_linux_one(on):
         m.poweroff()
 
 
-@runs_on(svm={"smp": 2, "mem": "2G", "limit": 500}, vmx={"smp": 1, "mem": "1G", "limit": 900})
+@runs_on(svm={"smp": 2, "mem": "2G", "limit": 500}, vmx={"smp": 1, "mem": "1G", "limit": 900, "long": True})
 def test_linux_three(on):
     names = ("a", "b", "c")
     text = conf(*[linux_vm(n) for n in names], seed=3)

@@ -36,7 +36,7 @@ def _demo_runs(m, loader, reach):
 
 
 @runs_on(svm={"smp": 2, "mem": "2G", "limit": 500, "reach": DEMO},
-         vmx={"smp": 2, "mem": "1G", "limit": 600, "reach": DEMO[:1]})
+         vmx={"smp": 2, "mem": "1G", "limit": 600, "reach": DEMO[:1], "long": True})
 def test_bios_iso(on):
     with on.machine(iso=ISO) as m:
         _demo_runs(m, r"GRUB.*BIOS|BIOS.*GRUB", on["reach"])

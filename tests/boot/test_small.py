@@ -90,7 +90,8 @@ BAD = {
 ENDLESS = ("cli", "clihlt")
 
 
-@runs_on(svm={"smp": 2, "mem": "2G", "limit": 400}, vmx={"smp": 2, "mem": "1G", "limit": 700})
+@runs_on(svm={"smp": 2, "mem": "2G", "limit": 400},
+         vmx={"smp": 2, "mem": "1G", "limit": 700, "long": True})
 def test_bad_guests(on):
     """Each way of misbehaving ends as it should; Linux, the shell and the other guests go on."""
     vms = [("bad-" + k, {"memory": "16M", "kernel": "badguest.elf", "output": "log",
