@@ -13,7 +13,7 @@
 #define SEG_CODE_RESET 0x9bu /* present, accessed, readable code */
 #define SEG_DATA_RESET 0x93u
 #define SEG_LDT_RESET 0x82u
-#define SEG_TSS_RESET 0x83u /* busy 16-bit TSS */
+#define SEG_TSS_RESET 0x8bu /* busy 32-bit TSS: some refuse long mode with a 16-bit one */
 
 /* Between pauses closer than this many cycles the filter counts; after so many it exits. */
 #define PAUSE_COUNT 3000
