@@ -160,6 +160,20 @@ class Machine:
                             pytrace=False)
             time.sleep(every)
 
+    def wait_log(self, patterns, timeout=60):
+        """Until each pattern has come over the serial port: the log is printed by a thread of its own,
+        behind what the shell answers."""
+        end = time.monotonic() + timeout * SLOW
+        while True:
+            text = self.text()
+            missing = [p for p in patterns if not re.search(p, text)]
+            if not missing:
+                return text
+            if time.monotonic() > end:
+                pytest.fail("never logged: %r; see %s" % (missing[:3], self.log_path), pytrace=False)
+            time.sleep(0.5)
+            self.command("version")
+
     def poweroff(self):
         """Leave by the shell; the emulator must end by itself."""
         self.send("poweroff\r")

@@ -78,7 +78,7 @@ def test_models(on):
         m.prompt()
         for name in ("hello", "touch"):
             m.wait_for("vms", name + r"\s+stopped.*exited with code 1\b", timeout=100)
-            assert re.search(r"\[%s\] SUMMARY passed \d+ failed 0" % name, m.text())
+            m.wait_log([r"\[%s\] SUMMARY passed \d+ failed 0" % name])
         if second:
             two = r"exited with code 1\b" if on.get("real_mode", True) else "real.*mode"
             m.wait_for("vms", r"two\s+stopped.*" + two, timeout=100)
