@@ -43,11 +43,11 @@ KERNEL_MODEL := -ffreestanding -fno-pic -mcmodel=kernel -mno-red-zone -mgeneral-
 # gcc's -Wconversion leaves signedness alone in C; clang's is brought to the same meaning.
 WARNINGS := -Wall -Wextra -Wconversion -Werror $(if $(CC_IS_CLANG),-Wno-sign-conversion)
 
-CFLAGS := -std=gnu17 $(KERNEL_MODEL) -O2 -g $(WARNINGS) -ffunction-sections -fdata-sections \
+CFLAGS := -std=gnu17 $(KERNEL_MODEL) -Oz -fno-jump-tables -g $(WARNINGS) -ffunction-sections -fdata-sections \
           -ffile-prefix-map=$(CURDIR)=. -I. -DBALLAST_VERSION='"$(VERSION)"' \
           $(if $(filter 1,$(DEBUG)),-DBALLAST_DEBUG=1) $(EXTRA_CFLAGS)
 NASMFLAGS := -f elf64 -I ./ -Werror
-LDFLAGS   := -nostdlib -static -z max-page-size=4096 -z noexecstack --build-id=none \
+LDFLAGS   := -O2 -nostdlib -static -z max-page-size=4096 -z noexecstack --build-id=none \
              --gc-sections
 
 # Host tests run the same sources with everything gcc can watch.
@@ -60,8 +60,9 @@ HOST_CFLAGS := -std=gnu17 -O1 -g -Wall -Wextra -Werror -DBALLAST_HOST=1 -I. \
 
 DEPS := gcc libc6-dev binutils nasm python3 dpkg-dev libzycore-dev libxxhash-dev gnu-efi \
         clang clang-format libcmocka-dev python3-pytest python3-pytest-xdist python3-pexpect \
+        python3-matplotlib squashfs-tools \
         qemu-system-x86 ovmf bochs bochsbios vgabios \
-        grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools fdisk
+        grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools fdisk e2fsprogs
 
 # ---- Sources -----------------------------------------------------------------------------------
 
@@ -87,6 +88,7 @@ include boot/efi/efi.mk
 include $(sort $(wildcard $(addsuffix /build.mk,$(KERNEL_DIRS))))
 -include guests/guests.mk
 -include tests/host/tests.mk
+-include tests/fuzz/fuzz.mk
 -include tests/bench/bench.mk
 
 # ---- Image -------------------------------------------------------------------------------------
@@ -103,11 +105,32 @@ kernel: $(KERNEL_ELF)
 objects: $(KERNEL_OBJS) $(KERNEL_GEN_OBJS) $(EFI_OBJS)
 print-flags: | $(ZYDIS_STAMP)
 	@echo $(CFLAGS) $(ZYDIS_CFLAGS)
-guests: $(GUEST_ELFS) $(LINUX_KERNEL) $(LINUX_INITRD)
+guests: $(GUEST_ELFS) $(LINUX_KERNEL) $(LINUX_INITRD) $(LINUX_WORK) $(LINUX_MMULOAD)
+
+# The image has a bound (tests/check/checks_build.py), so it is compiled for size, but for what a guest
+# waits for: the way from an exit back into the guest (entry, exits by frequency, first touch, faults,
+# events, emulation, the devices that a guest programs all the time), switching threads, and the loops
+# over the content of pages. `make bench` notices what is missing here.
+HOT := svm/svm.c svm/svm_exit.c svm/svm_regs.c svm/svm_event.c svm/svm_bitmap.c \
+       vmx/vmx.c vmx/vmcs.c vmx/vmx_exit.c vmx/vmx_regs.c vmx/vmx_event.c vmx/vmx_bitmap.c \
+       $(addprefix kernel/vm/,run.c exit.c fault.c event.c msr.c cpuid.c flush.c insn.c vcpu.c cr.c tag.c \
+         guestmem.c softmmu.c) \
+       $(addprefix kernel/emul/,emul.c decode.c operand.c exec_mov.c) \
+       $(addprefix kernel/sched/,sched.c runq.c wait.c timerq.c) \
+       $(addprefix kernel/devices/,bus.c vlapic%.c vioapic.c vpic.c isa_irq.c) \
+       $(addprefix mm/,p2m.c p2m_touch.c nested.c flush.c frame.c buddy.c pt/pt.c gwalk.c) \
+       $(addprefix mm/shadow/,fill.c load.c page.c pool.c sync.c) \
+       $(addprefix mm/share/,index.c cow.c scan.c hash.c) \
+       $(addprefix arch/x86_64/,mm_env.c percpu.c clock.c lapic.c irq.c fpu.c) \
+       kernel/lib/string.c kernel/lib/rng.c kernel/lib/random.c
+HOT_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(filter $(HOT),$(KERNEL_C)))
+# Not aligned, which costs as much again as what it is for.
+HOT_CFLAGS := -O2 -fjump-tables -fno-align-functions $(if $(CC_IS_CLANG),,-fno-align-jumps -fno-align-loops)
+$(HOT_OBJS): CFLAGS += $(HOT_CFLAGS)
 
 # Objects are rebuilt when the compiler or its flags change.
 FLAGS_STAMP := $(BUILD)/flags
-FLAGS_NOW   := $(CC) $(CFLAGS) $(NASMFLAGS)
+FLAGS_NOW   := $(CC) $(CFLAGS) $(NASMFLAGS) $(HOT_CFLAGS) $(HOT)
 ifneq ($(FLAGS_NOW),$(file <$(FLAGS_STAMP)))
 $(shell mkdir -p $(BUILD))
 $(file >$(FLAGS_STAMP),$(FLAGS_NOW))
@@ -116,9 +139,9 @@ endif
 # So are those that contain the mutant, and those that contained the one before.
 # $(1): source, $(2): the mutant, if it is in there.
 define mutant_rules
-ifneq (mutant $(2),$$(file <$(BUILD)/mutant.d/$(subst /,.,$(1))))
+ifneq (mutant:$(2),$$(file <$(BUILD)/mutant.d/$(subst /,.,$(1))))
 $$(shell mkdir -p $(BUILD)/mutant.d)
-$$(file >$(BUILD)/mutant.d/$(subst /,.,$(1)),mutant $(2))
+$$(file >$(BUILD)/mutant.d/$(subst /,.,$(1)),mutant:$(2))
 endif
 $(1:%.c=$(BUILD)/%.o) $(1:%.c=$(BUILD)/hostobj/%.o): $(BUILD)/mutant.d/$(subst /,.,$(1))
 $(if $(2),$(1:%.c=$(BUILD)/%.o): CFLAGS += -DBALLAST_MUTANT='"$(2)"')
@@ -139,9 +162,13 @@ $(BUILD)/%.asm.o: %.asm $(FLAGS_STAMP)
 EMUL_OBJS := $(filter $(BUILD)/kernel/emul/%.o,$(KERNEL_OBJS))
 $(BUILD)/kernel/emul/%.o: CFLAGS += $(ZYDIS_CFLAGS)
 $(EMUL_OBJS): | $(ZYDIS_STAMP)
+$(BUILD)/mm/reclaim/compress.o: CFLAGS += $(LZ4_CFLAGS)
+$(BUILD)/mm/reclaim/compress.o: | $(call fetched,lz4)
+$(BUILD)/mm/reclaim/crypt.o: CFLAGS += $(AES_CFLAGS)
+$(BUILD)/mm/reclaim/crypt.o: | $(call fetched,mbedtls)
 
 LINK = $(LD) $(LDFLAGS) -T linker.ld $(KERNEL_OBJS) $(KERNEL_GEN_OBJS)
-LINK_LIBS := $(if $(EMUL_OBJS),$(ZYDIS_LIB))
+LINK_LIBS := $(if $(EMUL_OBJS),$(ZYDIS_LIB)) $(LZ4_LIB) $(AES_LIB)
 LINK_DEPS := linker.ld $(KERNEL_OBJS) $(KERNEL_GEN_OBJS) $(LINK_LIBS)
 
 $(BUILD)/symbols0.asm: tools/gen_symbols.py
@@ -178,16 +205,23 @@ SUBMAKE  = $(Q)$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,
 EMU   ?= qemu
 CPU   ?= $(if $(filter bochs,$(EMU)),corei7_skylake_x,$(if $(filter kvm,$(ACCEL)),host,EPYC))
 SMP   ?= 2
-MEM   ?= 2G
+MEM   ?= $(if $(filter bochs,$(EMU)),2G,1G)
 ACCEL ?= tcg
 
 # The emulator's models come without SVM unless told; the host's processor is as it is.
 QEMU_CPU = $(CPU)$(if $(findstring svm,$(CPU))$(filter host,$(CPU)),,$(COMMA)+svm)
 COMMA   := ,
 
+# A disk for guests' pages: with it the ISO boots the overcommit demo.
+SWAP_DISK := $(BUILD)/swap.img
+
+$(SWAP_DISK): tools/mkswap.py
+	@mkdir -p $(@D)
+	$(Q)$(PYTHON) $< $@ 4G
+
 .PHONY: run
 run: deps
-	+$(SUBMAKE) iso
+	+$(SUBMAKE) iso $(SWAP_DISK)
 	@echo '  RUN     $(ISO) on $(EMU) $(CPU) (Ctrl-A x ends the machine)'
 ifeq ($(EMU),bochs)
 	$(Q)$(PYTHON) tools/bochs_run.py --cpu $(CPU) --smp $(SMP) --mem $(MEM) --dir $(BUILD) $(ISO)
@@ -195,7 +229,9 @@ else
 	$(Q)[ '$(ACCEL)' != kvm ] || { why="$$($(PYTHON) tests/boot/hardware.py kvm)"; \
 	    [ -z "$$why" ] || { echo "run: $$why" >&2; exit 1; }; }
 	$(Q)$(EMU:qemu=qemu-system-x86_64) -machine q35 -accel $(ACCEL) -cpu $(QEMU_CPU) -smp $(SMP) \
-	    -m $(MEM) -nodefaults -vga std -display none -serial mon:stdio -no-reboot -cdrom $(ISO) \
+	    -m $(MEM) -nodefaults -vga std -display none -serial mon:stdio \
+	    -serial file:$(BUILD)/telemetry.jsonl -no-reboot -cdrom $(ISO) -boot d \
+	    -drive if=virtio,format=raw,file=$(SWAP_DISK) \
 	    $(QEMU_EXTRA)
 endif
 
@@ -211,11 +247,17 @@ $(BUILD)/hostobj/%.o: %.c
 	$(Q)$(HOSTCC) $(HOST_CFLAGS) -MMD -MP -c $< -o $@
 
 $(BUILD)/hostobj/kernel/emul/%.o: HOST_CFLAGS += $(ZYDIS_CFLAGS)
-$(BUILD)/hostobj/tests/host/test_emul%.o: HOST_CFLAGS += $(ZYDIS_CFLAGS)
+$(BUILD)/hostobj/tests/host/test_emul%.o $(BUILD)/hostobj/tests/host/test_realmode.o $(BUILD)/hostobj/tests/host/test_task.o: HOST_CFLAGS += $(ZYDIS_CFLAGS)
+
+$(BUILD)/hostobj/mm/reclaim/compress.o: HOST_CFLAGS += $(LZ4_CFLAGS)
+$(BUILD)/hostobj/mm/reclaim/compress.o: | $(call fetched,lz4)
+$(BUILD)/hostobj/mm/reclaim/crypt.o: HOST_CFLAGS += $(AES_CFLAGS)
+$(BUILD)/hostobj/mm/reclaim/crypt.o: | $(call fetched,mbedtls)
 
 define host_test
 $(BUILD)/tests/host/$(1): $(call HOST_OBJ,tests/host/$(1).c $($(1)_SRCS)) \
-    $(if $(filter kernel/emul/%,$($(1)_SRCS)),$(ZYDIS_HOSTLIB))
+    $(if $(filter kernel/emul/%,$($(1)_SRCS)),$(ZYDIS_HOSTLIB)) \
+    $(if $(filter mm/reclaim/%,$($(1)_SRCS)),$(LZ4_HOSTLIB) $(AES_HOSTLIB))
 	$$(call say,HOSTLD,$(1))
 	@mkdir -p $$(@D)
 	$$(Q)$$(HOSTCC) $$(HOST_CFLAGS) $$^ $$($(1)_LDFLAGS) -lcmocka -o $$@
@@ -232,10 +274,11 @@ PYTEST = BALLAST_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 \
          $(PYTHON) -m pytest -p no:cacheprovider -q -rs --durations=10 \
          -n $(TEST_JOBS) --dist loadgroup tests/boot
 
-.PHONY: test test-all check test-host test-boot
+.PHONY: test test-all check test-host test-boot test-tsan
 test: deps
 	+$(Q)$(MAKE) --no-print-directory check
 	+$(Q)$(MAKE) --no-print-directory test-host
+	+$(Q)$(MAKE) --no-print-directory test-tsan
 	+$(Q)$(MAKE) --no-print-directory test-boot
 test-all:
 	+$(Q)$(MAKE) --no-print-directory test ALL=1
@@ -247,6 +290,14 @@ check: deps
 test-host: deps
 	+$(SUBMAKE) $(HOST_TESTS)
 	$(Q)$(PYTHON) tests/check/host_runner.py $(HOST_TESTS)
+
+# Page sharing with real threads, under ThreadSanitizer.
+TSAN_BUILD := $(BUILD)/tsan
+test-tsan: deps
+	+$(Q)$(MAKE) --no-print-directory BUILD=$(TSAN_BUILD) THIRD_PARTY=$(THIRD_PARTY) \
+	    HOSTLIBS=$(TSAN_BUILD)/hostlibs HOST_SANITIZE=-fsanitize=thread $(TSAN_BUILD)/tests/host/test_share_threads
+	$(Q)TSAN_OPTIONS=suppressions=tests/host/tsan.supp:history_size=7 \
+	    $(PYTHON) tests/check/host_runner.py $(TSAN_BUILD)/tests/host/test_share_threads
 
 # K=PATTERN runs the tests whose names match; ALL=1 those marked `long` as well.
 test-boot: deps
@@ -261,6 +312,15 @@ test-hw:
 	$(MAKE) --no-print-directory deps && $(MAKE) --no-print-directory $(BOOT_TEST_DEPS) && \
 	PYTHONPATH=tests/boot $(PYTEST) -p hardware $(if $(K),-k '$(K)',$(if $(ALL),,-m 'not long'))
 
+# ---- Experiments ---------------------------------------------------------------------------------
+
+# Published figures in small, under $(BUILD)/experiments; EXPERIMENTS="NAME ..." runs some.
+.PHONY: experiments
+experiments: deps
+	+$(SUBMAKE) kernel guests
+	$(Q)BALLAST_BUILD=$(abspath $(BUILD)) EXPERIMENTS='$(EXPERIMENTS)' PYTHONDONTWRITEBYTECODE=1 \
+	    $(PYTHON) tests/experiments/run.py
+
 # ---- Everything else ---------------------------------------------------------------------------
 
 .PHONY: deps format clean help compile_commands.json
@@ -268,7 +328,7 @@ deps:
 	$(Q)tools/deps.sh $(DEPS)
 
 compile_commands.json:
-	$(Q)$(PYTHON) tools/compile_commands.py '$(CC) $(CFLAGS)' '$(ZYDIS_CFLAGS)' $(KERNEL_C) >$@
+	$(Q)$(PYTHON) tools/compile_commands.py '$(CC) $(CFLAGS)' '$(ZYDIS_CFLAGS) $(LZ4_CFLAGS) $(AES_CFLAGS)' $(KERNEL_C) >$@
 
 format:
 	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i
@@ -279,12 +339,17 @@ clean:
 help:
 	@echo 'Targets:'
 	@echo '  all          kernel, guests and UEFI loader, under $$(BUILD)'
-	@echo '  run          boot the demo ISO: three Linux guests (EMU=qemu or bochs, CPU=their model)'
+	@echo '  run          boot the demo ISO: eight Linux guests on 1 GiB (EMU=bochs: three; CPU=a model)'
 	@echo '  test         check + test-host + quick boot tests; test-all adds the long ones'
 	@echo '  check        warnings (gcc, clang), include directions, headers, format, licences'
 	@echo '  test-host    unit and property tests on the host; test-boot K=PATTERN in emulators'
+	@echo '  test-tsan    page sharing with threads, under ThreadSanitizer'
+	@echo '  fuzz         each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo '  test-hw      ACCEL=kvm: the boot tests on the host'"'"'s own virtualisation, or why not'
 	@echo '  bench        instruction counts beside KVM and Xen (EMU=bochs: VMX); bench-peers re-measures KVM'
+	@echo '  bench-mmu    Linux on nested and on shadow tables, with a picture (MMU=both: bench and this)'
+	@echo '  experiments  published figures in small, with pictures (EXPERIMENTS="NAME ...")'
+	@echo '  bench-native page sharing in seconds, beside Linux KSM (as root)'
 	@echo '  iso usb      bootable images: $(ISO), $(USB_IMAGE)'
 	@echo '  deps         install the Debian packages that are missing'
 	@echo '  format clean compile_commands.json help'

@@ -7,12 +7,12 @@ USB_IMAGE := $(BUILD)/ballast.usb.img
 
 ISO_TREE    := $(BUILD)/iso
 DEMO_FILES  := $(LINUX_KERNEL) $(LINUX_INITRD)
-MEDIA_FILES := $(KERNEL_ELF) $(DEMO_FILES) $(GUEST_ELFS)
+MEDIA_FILES := $(KERNEL_ELF) $(DEMO_FILES) $(LINUX_WORK) $(GUEST_ELFS)
 MEDIA_CONF  := $(wildcard boot/conf/*.conf boot/grub/*.cfg)
 
 # What grub.cfg and grub-mkrescue's own start script use. Without gzio GRUB hands over a compressed
 # initrd as it is.
-GRUB_MODULES := normal configfile echo multiboot2 serial terminal test all_video iso9660 fat search \
+GRUB_MODULES := normal configfile echo multiboot2 serial terminal test regexp all_video iso9660 fat search \
                 part_acorn part_amiga part_apple part_bsd part_dfly part_dvh part_gpt part_msdos \
                 part_plan part_sun part_sunpc reboot halt
 

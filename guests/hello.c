@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The smallest guest: says who and where it is, and ends. Command line: name=, end= (power.h).
+ * The smallest guest: says who and where it is and what was loaded with it, and ends. Command line: name=, end= (power.h).
  * Touches about twenty pages, so that hundreds fit anywhere.
  */
 #include "guests/lib/arch.h"
@@ -19,6 +19,19 @@ static void signature(char out[13], uint32_t a, uint32_t b, uint32_t c)
     out[12] = 0;
 }
 
+static void show_modules(void)
+{
+    for (size_t i = 0; i < boot_nr_modules; i++) {
+        const uint8_t *data = (const uint8_t *)boot_modules[i].base;
+        unsigned int sum = 0;
+        for (uint64_t at = 0; at < boot_modules[i].size_bytes; at++) {
+            sum += data[at];
+        }
+        console_printf("module '%s': %lu bytes, sum %u\n", boot_modules[i].text,
+                       boot_modules[i].size_bytes, sum);
+    }
+}
+
 void guest_main(void)
 {
     char vendor[13], host[13] = "none";
@@ -30,6 +43,8 @@ void guest_main(void)
     }
     console_printf("hello from %s: %lu KiB of RAM, processor %s, hypervisor %s\n",
                    boot_name("hello"), boot_ram_bytes() / 1024, vendor, host);
+    console_printf("booted by %s\n", boot_protocol);
+    show_modules();
     report_check(boot_nr_ram > 0, "hello", "no memory map");
     report_summary();
 }

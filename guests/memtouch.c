@@ -4,7 +4,8 @@
  * first touch, then gets a pattern that depends on its frame number, which later rounds verify and
  * renew. A page that shows up in two places, loses a write or arrives dirty is found.
  * Command line: mb=N (how much, default all), rounds=N (2), order=linear|random, zero=no (memory that
- * firmware has used), from=high (take the highest region first, to reach beyond 4 GiB with a small mb).
+ * firmware has used), fill=linear|random|half (pages hard to compress, or to less than half),
+ * from=high (take the highest region first, to reach beyond 4 GiB with a small mb).
  */
 #include "guests/lib/boot.h"
 #include "guests/lib/console.h"
@@ -80,11 +81,24 @@ static uint64_t pattern(uint64_t addr, uint64_t round)
     return mix(addr / PAGE + (round << 48));
 }
 
-/* First word that differs from base + index * step, or WORDS. */
+/* Words of a page that are noise; the rest of one with noise is zero. */
+static uint64_t nr_noise;
+static bool noisy;
+
+/* Word w of a page with this pattern; 0: of a fresh one. */
+static uint64_t word(uint64_t base, uint64_t w, uint64_t step)
+{
+    if (!noisy || step == 0) {
+        return base + w * step;
+    }
+    return w < nr_noise ? mix(base + w) : 0;
+}
+
+/* First word that differs, or WORDS. */
 static uint64_t verify(const volatile uint64_t *p, uint64_t base, uint64_t step)
 {
     for (uint64_t w = 0; w < WORDS; w++) {
-        if (p[w] != base + w * step) {
+        if (p[w] != word(base, w, step)) {
             return w;
         }
     }
@@ -94,7 +108,7 @@ static uint64_t verify(const volatile uint64_t *p, uint64_t base, uint64_t step)
 static void fill(volatile uint64_t *p, uint64_t base)
 {
     for (uint64_t w = 0; w < WORDS; w++) {
-        p[w] = base + w;
+        p[w] = word(base, w, 1);
     }
 }
 
@@ -133,6 +147,8 @@ void guest_main(void)
 {
     uint64_t rounds = boot_option_u64("rounds", 2);
     bool random = boot_option_is("order", "random");
+    noisy = boot_option_is("fill", "random") || boot_option_is("fill", "half");
+    nr_noise = boot_option_is("fill", "half") ? WORDS * 2 / 5 : WORDS;
     bool check_zero = !boot_option_is("zero", "no");
     collect(boot_option_u64("mb", 1UL << 40) * MIB / PAGE, boot_option_is("from", "high"));
     console_printf("memtouch: %lu MiB in %lu areas, %lu rounds, %s order\n", nr_pages * PAGE / MIB,

@@ -24,7 +24,8 @@
 #define LINE_MAX (LOGRING_TEXT_MAX + 32)
 #define PREVIOUS_SHOWN 16u
 #define PRINT_POLL_NS 1000000ULL
-#define BATCH 32u /* lines between two looks at who else wants the processor */
+#define BATCH 32u                      /* lines between two looks at who else wants the processor */
+#define WRITER_TIMEOUT_NS 100000000ULL /* a line that is not there by then is left out */
 
 static uint8_t early_buf[LOG_RING_BYTES] __aligned(8);
 static uint8_t previous_buf[LOG_RING_BYTES] __aligned(8); /* written once, by log_persist */
@@ -57,10 +58,36 @@ static void print_entry(const struct log_entry *e)
     console_write(line, format_entry(e, line));
 }
 
+static void print_lost(uint64_t bytes)
+{
+    char line[LINE_MAX];
+
+    console_write(line,
+                  scnprintf(line, sizeof(line),
+                            "log: %llu bytes of lines came faster than they could be printed\n",
+                            (unsigned long long)bytes));
+}
+
 static bool is_pending(void)
 {
     return __atomic_load_n(&printed, __ATOMIC_RELAXED) <
            __atomic_load_n(&ring.committed, __ATOMIC_ACQUIRE);
+}
+
+/* Shall the printer go on without the record at pos? A writer may have been interrupted, for as long as
+ * an emulator pleases; only a machine check or a panic makes one stop for ever. Whoever set `draining`. */
+static bool may_skip(bool hooks, uint64_t pos)
+{
+    static uint64_t waiting_at = UINT64_MAX, since_ns;
+
+    if (!hooks || console_in_panic()) {
+        return true;
+    }
+    if (pos != waiting_at) {
+        waiting_at = pos;
+        since_ns = clock_now_ns();
+    }
+    return clock_now_ns() - since_ns > WRITER_TIMEOUT_NS;
 }
 
 /* Print what is pending, at most BATCH lines if others (`hooks`) want the terminal too. */
@@ -68,15 +95,16 @@ static void drain(bool hooks)
 {
     struct log_entry e;
     unsigned lines = 0;
+    bool progress = true;
 
-    while (is_pending() && !(hooks && lines >= BATCH)) {
+    while (progress && is_pending() && !(hooks && lines >= BATCH)) {
         if (__atomic_exchange_n(&draining, 1, __ATOMIC_ACQUIRE) && !console_in_panic()) {
             return;
         }
         bool hidden = false;
         uint64_t pos = printed;
 
-        while (!(hooks && lines >= BATCH) && logring_read(&ring, &pos, &e)) {
+        while (!(hooks && lines >= BATCH) && logring_read(&ring, &pos, may_skip(hooks, pos), &e)) {
             lines++;
             __atomic_store_n(&printed, pos, __ATOMIC_RELAXED);
             if (e.level > (uint8_t)log_get_level()) {
@@ -86,9 +114,12 @@ static void drain(bool hooks)
                 hook_before();
                 hidden = true;
             }
+            if (e.lost != 0) {
+                print_lost(e.lost);
+            }
             print_entry(&e);
         }
-        __atomic_store_n(&printed, pos, __ATOMIC_RELAXED);
+        progress = __atomic_exchange_n(&printed, pos, __ATOMIC_RELAXED) != pos || lines != 0;
         if (hidden && hook_after) {
             hook_after();
         }
@@ -238,6 +269,14 @@ void log_wait_printed(void)
     }
 }
 
+bool log_is_behind(void)
+{
+    uint64_t end = __atomic_load_n(&ring.committed, __ATOMIC_RELAXED);
+    uint64_t done = __atomic_load_n(&printed, __ATOMIC_RELAXED);
+
+    return log_thread && end > done && end - done > ring.size / 2;
+}
+
 void log_set_level(enum log_level level)
 {
     __atomic_store_n(&console_level, level, __ATOMIC_RELAXED);
@@ -265,7 +304,7 @@ unsigned log_for_each(bool previous, bool (*fn)(const struct log_entry *e, void 
     uint64_t end = __atomic_load_n(&ring.committed, __ATOMIC_ACQUIRE);
     unsigned count = 0;
 
-    while (logring_read(&ring, &pos, &e) && e.pos < end) {
+    while (logring_read(&ring, &pos, true, &e) && e.pos < end) {
         count++;
         if (!fn(&e, arg)) {
             break;
@@ -281,7 +320,7 @@ void log_replay(void (*write)(const char *s, size_t len))
     uint64_t pos = 0;
     uint64_t end = __atomic_load_n(&printed, __ATOMIC_RELAXED);
 
-    while (logring_read(&ring, &pos, &e) && e.pos < end) {
+    while (logring_read(&ring, &pos, true, &e) && e.pos < end) {
         if (e.level <= (uint8_t)log_get_level()) {
             write(line, format_entry(&e, line));
         }

@@ -44,6 +44,9 @@ void log_start_thread(void);
 /* Sleep until all that was logged so far, and what comes meanwhile, has been printed. */
 void log_wait_printed(void);
 
+/* Much waits to be printed: who can wait should, lest lines be overwritten before that. */
+bool log_is_behind(void);
+
 /* Lines above this level are kept in the ring but not printed. Default LOG_INFO. */
 void log_set_level(enum log_level level);
 enum log_level log_get_level(void);

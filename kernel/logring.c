@@ -94,7 +94,7 @@ void logring_move(struct logring *r, void *buf, size_t size)
 
     logring_init(&to, buf, size);
     to.head = pos;
-    while (logring_read(r, &pos, &e)) {
+    while (logring_read(r, &pos, true, &e)) {
         to.head = e.pos;
         logring_append(&to, e.level, e.cpu, e.time_ns, e.text, e.len);
     }
@@ -130,20 +130,28 @@ void logring_append(struct logring *r, uint8_t level, uint8_t cpu, uint64_t time
                                                       __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {}
 }
 
-bool logring_read(const struct logring *r, uint64_t *pos, struct log_entry *out)
+bool logring_read(const struct logring *r, uint64_t *pos, bool skip, struct log_entry *out)
 {
     uint64_t end = __atomic_load_n(&r->committed, __ATOMIC_ACQUIRE);
 
-    if (end > r->size && *pos < end - r->size) {
-        *pos = end - r->size;
-    }
     for (uint64_t at = *pos; at < end; at += RECORD_ALIGN) {
         if (record_at(r->buf, r->size, at, out) && out->pos == at) {
+            out->lost = at - *pos;
             *pos = at + record_bytes(out->len);
             return true;
         }
+        /* What is written now overwrites what was written `size` bytes before. */
+        uint64_t head = __atomic_load_n(&r->head, __ATOMIC_RELAXED);
+
+        if (head > r->size && at < head - r->size) {
+            at = head - r->size - RECORD_ALIGN;
+        } else if (!skip && at == *pos) {
+            return false; /* its writer has not finished */
+        }
     }
-    *pos = MAX(*pos, end);
+    if (skip) {
+        *pos = MAX(*pos, end);
+    }
     return false;
 }
 

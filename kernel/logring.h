@@ -19,7 +19,8 @@ struct logring {
 };
 
 struct log_entry {
-    uint64_t pos; /* position of the record; grows */
+    uint64_t pos;  /* position of the record; grows */
+    uint64_t lost; /* logring_read: bytes of records before it that were overwritten or left out */
     uint64_t time_ns;
     uint8_t level;
     uint8_t cpu;
@@ -34,8 +35,9 @@ void logring_move(struct logring *r, void *buf, size_t size);
 /* Append one record. Any context; concurrent appends are safe. */
 void logring_append(struct logring *r, uint8_t level, uint8_t cpu, uint64_t time_ns,
                     const char *text, size_t len);
-/* The first whole record at or behind *pos; *pos moves behind it. False: none yet. */
-bool logring_read(const struct logring *r, uint64_t *pos, struct log_entry *out);
+/* The first whole record at or behind *pos; *pos moves behind it. False: none yet, or the writer of the
+ * one at *pos is still at it; with `skip`, that one is left out: he may never finish. */
+bool logring_read(const struct logring *r, uint64_t *pos, bool skip, struct log_entry *out);
 /* Hand every intact record found in `size` bytes at `buf` to fn, oldest first; fn returns false to
  * stop. Trusts nothing in the buffer. Returns how many there were. */
 unsigned logring_scan(const void *buf, size_t size,

@@ -24,6 +24,8 @@
 #include "arch/x86_64/trap.h"
 #include "boot/bootinfo.h"
 #include "boot/entry.h"
+#include "kernel/bench_share.h"
+#include "kernel/drivers/blk.h"
 #include "kernel/drivers/console.h"
 #include "kernel/lib/parse.h"
 #include "kernel/lib/string.h"
@@ -203,8 +205,10 @@ static void boot_thread(void *arg)
     log_start_thread();
     badmem_start();
     selftest_run(boot_info.cmdline);
+    blk_init();
     startup_vms(&boot_info);
-    shell_start();
+    bench_run(boot_info.cmdline);
+    shell_start(boot_info.cmdline);
     for (;;) {
         thread_block();
     }

@@ -6,4 +6,5 @@
 
 struct boot_info;
 
+/* Never NULL. */
 const struct boot_info *main_boot_info(void);

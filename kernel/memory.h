@@ -22,4 +22,5 @@ struct memory_summary {
     uint64_t unused_bytes;   /* RAM that the frame table could not describe */
     unsigned nr_ranges;
 };
+/* For the start screen; any time after memory_init_low. */
 void memory_summary(const struct boot_info *info, struct memory_summary *out);

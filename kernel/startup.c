@@ -8,13 +8,20 @@
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/hostmap.h"
 #include "boot/bootinfo.h"
+#include "kernel/drivers/swaparea.h"
 #include "kernel/lib/parse.h"
 #include "kernel/lib/random.h"
+#include "kernel/lib/string.h"
 #include "kernel/log.h"
 #include "kernel/options.h"
 #include "kernel/main.h"
+#include "kernel/telemetry.h"
+#include "kernel/vm/admission.h"
+#include "kernel/vm/balance.h"
 #include "kernel/vm/config.h"
+#include "kernel/vm/selfaudit.h"
 #include "kernel/vm/sharing.h"
+#include "kernel/vm/swapping.h"
 #include "kernel/vm/doctor.h"
 #include "kernel/vm/vm.h"
 #include "mm/buddy.h"
@@ -79,6 +86,55 @@ static void choose_seed(const struct boot_info *info, const struct host_config *
              (unsigned long long)seed);
 }
 
+/* The disks of the host that VMs name, whether or not they start. A name that finds nothing is reported
+ * when its VM is created. */
+static unsigned find_loans(const struct config *config, struct swaparea_loan *loans)
+{
+    const size_t prefix = strlen(CONFIG_DISK_HOST);
+    unsigned nr = 0;
+
+    for (unsigned i = 0; i < config->nr_vms; i++) {
+        const struct vm_config *cfg = &config->vms[i];
+
+        if (str_starts(cfg->disk, CONFIG_DISK_HOST) &&
+            swaparea_find(cfg->disk + prefix, &loans[nr].area) == HV_OK) {
+            loans[nr++].vm = cfg->name;
+        }
+    }
+    return nr;
+}
+
+/* After the seed is known; before VMs need it, and before a guest can write to a disk. The command line
+ * wins. `config` may be NULL. */
+static void start_swap(const struct boot_info *info, const struct host_config *host,
+                       const struct config *config)
+{
+    char word[CONFIG_SWAP_MAX];
+    const char *option =
+        parse_option(info->cmdline, "swap", word, sizeof(word)) ? word : host->swap;
+    struct swaparea_loan *loans = NULL;
+    unsigned nr_vms = config != NULL ? config->nr_vms : 0;
+
+    swapping_init(host->swap_encrypt == ENCRYPT_ON);
+    if (nr_vms != 0 && (loans = kmalloc(nr_vms * sizeof(*loans), OWNER_HOST)) == NULL) {
+        log_error("swap = %s: no memory to look for disks of VMs; no swap", option);
+    } else {
+        swaparea_start(option, loans, nr_vms != 0 ? find_loans(config, loans) : 0);
+    }
+    kfree(loans);
+    swapping_start();
+}
+
+/* The command line wins. */
+static void start_telemetry(const struct boot_info *info, const struct host_config *host)
+{
+    char word[16];
+
+    telemetry_start(parse_option(info->cmdline, "telemetry", word, sizeof(word))
+                        ? word
+                        : telemetry_ports[host->telemetry]);
+}
+
 /* The command line wins: its loglevel= was applied first. */
 static void apply_host_options(const struct boot_info *info, const struct host_config *host)
 {
@@ -129,12 +185,21 @@ void startup_vms(const struct boot_info *info)
 
     if (config == NULL) {
         choose_seed(info, &none);
+        start_swap(info, &none, NULL);
+        start_telemetry(info, &none);
         sharing_init();
+        balance_init();
         return;
     }
     apply_host_options(info, &config->host);
+    start_swap(info, &config->host, config);
+    start_telemetry(info, &config->host);
     sharing_init();
+    balance_init();
+    admission_init(config->host.overcommit == OVERCOMMIT_UNBACKED);
     sharing_start();
+    balance_start();
+    selfaudit_start();
     for (unsigned i = 0; i < config->nr_vms; i++) {
         start_vm(&config->vms[i]);
     }

@@ -303,7 +303,8 @@ void buddy_unlock_all(unsigned nr)
 /* Take a block, if it is for one who may use the reserve or leaves that alone. */
 static bool block_grant(unsigned order, enum frame_use use, uint32_t flags, mfn_t *out)
 {
-    bool reserved = use == FRAME_GUEST && !(flags & BUDDY_RESERVE);
+    bool optional = use == FRAME_GUEST || use == FRAME_SHARED || use == FRAME_VM;
+    bool reserved = optional && !(flags & BUDDY_RESERVE);
 
     return (!reserved || buddy_state.nr_free >= BIT(order) + buddy_state.reserve) &&
            block_take(order, flags, out);
@@ -435,10 +436,18 @@ static void free_single(mfn_t mfn, enum frame_use use)
 
 void buddy_free(mfn_t mfn, unsigned order)
 {
-    enum frame_use use;
-
     frame_carve(mfn, order);
-    use = (enum frame_use)frame_of(mfn)->use;
+    buddy_free_block(mfn, order);
+}
+
+void buddy_free_block(mfn_t mfn, unsigned order)
+{
+    enum frame_use use = (enum frame_use)frame_of(mfn)->use;
+
+    if (use == FRAME_FREE || use == FRAME_RESERVED || frame_of(mfn)->order != order) {
+        env_panic("buddy: frame %#llx is no block in use of order %u", (unsigned long long)mfn.n,
+                  order);
+    }
     if (order == 0) {
         free_single(mfn, use);
         return;

@@ -21,6 +21,7 @@ enum frame_use {
     FRAME_P2M,     /* p2m radix nodes; owner is the VM (overhead) */
     FRAME_VIEW,    /* nested or shadow tables; owner is the VM (overhead) */
     FRAME_VM,      /* other structures of a VM: control blocks, bitmaps, stacks (overhead) */
+    FRAME_ZIP,     /* compressed guest memory; owner is the VM (mm/reclaim/compress.h) */
     FRAME_RETIRED, /* reported bad by the machine; never used again */
     NR_FRAME_USES
 };
@@ -64,6 +65,9 @@ void buddy_free(mfn_t mfn, unsigned order);
  * fast path. */
 void buddy_retype(mfn_t mfn, enum frame_use use, uint32_t owner);
 
+/* The same of a whole block, whose head mfn is. */
+void buddy_free_block(mfn_t mfn, unsigned order);
+
 /*
  * Set a free 1 GiB block aside, so that a VM can fill it with 2 MiB pieces one by one
  * (buddy_alloc_at). The pieces stay free memory: other allocations take them once nothing else is
@@ -72,6 +76,15 @@ void buddy_retype(mfn_t mfn, enum frame_use use, uint32_t owner);
 enum hv_err buddy_set_aside(mfn_t *base) __must_check;
 /* Return the pieces that are still set aside to the common lists. */
 void buddy_end_aside(mfn_t base);
+
+/*
+ * Keep whatever is free in a block from being handed out; returns how many of its frames are held back
+ * by now. Then either all of it is one block in use (every frame must be held back), or what is held
+ * back is free again. One thread at a time. Takes the allocator's locks.
+ */
+uint64_t buddy_isolate(mfn_t base, unsigned order);
+void buddy_unisolate(mfn_t base, unsigned order, enum frame_use use, uint32_t owner);
+void buddy_end_isolation(mfn_t base, unsigned order);
 
 /* Who has a frame. */
 struct buddy_holder {
@@ -89,8 +102,8 @@ enum hv_err buddy_retire(mfn_t mfn, struct buddy_holder *holder) __must_check;
 
 /*
  * Keep the last `nr` free frames for who asks with BUDDY_RESERVE: copies of shared pages that are
- * written, and what the hypervisor needs to go on (uses other than FRAME_GUEST). Frames in
- * processors' caches do not count. At first 0.
+ * written, and what the hypervisor needs to go on. Guest memory otherwise, frames to be shared and
+ * new VMs' structures leave them alone. Frames in processors' caches do not count. At first 0.
  */
 void buddy_set_reserve(uint64_t nr);
 /* Frames in the common lists now: free, but for processors' caches. No lock taken. */
@@ -105,7 +118,8 @@ struct buddy_stats {
     uint64_t free_high;           /* likewise, but for the caches */
     uint64_t used[NR_FRAME_USES]; /* frames by use */
     uint64_t free_blocks[BUDDY_MAX_ORDER + 1];
-    uint64_t table_bytes; /* frame table */
+    uint64_t table_bytes; /* frame table, and where it is */
+    hpa_t table;
 };
 /* A consistent snapshot; takes the allocator's lock. */
 void buddy_stats(struct buddy_stats *out);

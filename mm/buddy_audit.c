@@ -15,7 +15,8 @@ static void sum_counters(unsigned nr_cpus, struct buddy_stats *out)
 
     *out = (struct buddy_stats){.total = buddy_state.total,
                                 .total_high = buddy_state.total_high,
-                                .table_bytes = buddy_table_bytes(frame_nr)};
+                                .table_bytes = buddy_table_bytes(frame_nr),
+                                .table = mfn_hpa(env_ptr_frame(frame_table))};
     for (unsigned use = 0; use < NR_FRAME_USES; use++) {
         int64_t used = buddy_state.used[use];
 
@@ -77,7 +78,8 @@ const char *buddy_use_name(enum frame_use use)
     static const char *const names[NR_FRAME_USES] = {
         [FRAME_RESERVED] = "reserved", [FRAME_FREE] = "free",     [FRAME_HOST] = "host",
         [FRAME_GUEST] = "guest",       [FRAME_SHARED] = "shared", [FRAME_P2M] = "p2m",
-        [FRAME_VIEW] = "view",         [FRAME_VM] = "VM",         [FRAME_RETIRED] = "retired",
+        [FRAME_VIEW] = "view",         [FRAME_VM] = "VM",         [FRAME_ZIP] = "compressed",
+        [FRAME_RETIRED] = "retired",
     };
 
     return (unsigned)use < NR_FRAME_USES ? names[use] : "?";

@@ -48,14 +48,20 @@ uint64_t env_now_ns(void);
  * and never with a lock held. */
 void env_relax(void);
 
-/* One line into the log (no newline needed). */
+/* One line into the log (no newline needed): something is wrong; something that is worth knowing. */
 void env_log(const char *fmt, ...) __printf_like(1, 2);
+void env_note(const char *fmt, ...) __printf_like(1, 2);
 /* A broken invariant of our own. */
 void env_panic(const char *fmt, ...) __printf_like(1, 2) __noreturn;
 
 /* Failure injection: false makes the named allocation site fail. Always true in the kernel unless
  * the `fail=` host option asks for it. `site` is a string literal. */
 bool env_may_allocate(const char *site);
+
+/* Between these the caller may use vector and AES registers: thread context, no sleeping, no nesting,
+ * not on the guest fast path. */
+void env_vector_begin(void);
+void env_vector_end(void);
 
 /* Zero or copy whole 4 KiB frames with the cheapest instruction sequence for general registers. */
 void env_clear_page(void *page);

@@ -42,11 +42,16 @@ void flush_batch_join(struct flush_batch *b)
 
 void flush_batch_free(struct flush_batch *b, mfn_t mfn, unsigned order)
 {
-    struct frame *f;
-
     frame_carve(mfn, order);
-    f = frame_of(mfn);
-    f->order = (uint8_t)(order | FRAME_PENDING);
+    flush_batch_free_block(b, mfn, order);
+}
+
+void flush_batch_free_block(struct flush_batch *b, mfn_t mfn, unsigned order)
+{
+    struct frame *f = frame_of(mfn);
+
+    /* frame_head may look at any time. */
+    __atomic_store_n(&f->order, (uint8_t)(order | FRAME_PENDING), __ATOMIC_RELAXED);
     f->refs = 0;
     if (b->domain != NULL) {
         f->refs = (uint32_t)__atomic_load_n(&b->domain->epoch, __ATOMIC_RELAXED);
@@ -87,9 +92,9 @@ void flush_batch_commit(struct flush_batch *b)
 
         check_epoch(b, f);
         b->head = MFN(f->gfn);
-        f->order = (uint8_t)order;
+        __atomic_store_n(&f->order, (uint8_t)order, __ATOMIC_RELAXED);
         f->refs = 0;
-        buddy_free(mfn, order);
+        buddy_free_block(mfn, order);
     }
     b->nr = 0;
     b->dirty = false;

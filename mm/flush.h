@@ -24,10 +24,14 @@ struct flush_batch {
     bool dirty; /* a translation was removed or weakened, even if no frame became free */
 };
 
+/* Nothing is pending. */
 void flush_domain_init(struct flush_domain *d, void *owner);
+/* Empty; one thread's. d NULL: see struct flush_batch. */
 void flush_batch_init(struct flush_batch *b, struct flush_domain *d);
 /* Free mfn (2^order frames) once the batch has been committed. Any lock may be held. */
 void flush_batch_free(struct flush_batch *b, mfn_t mfn, unsigned order);
+/* The same of a whole block, whose head mfn is. */
+void flush_batch_free_block(struct flush_batch *b, mfn_t mfn, unsigned order);
 /* Note that some translation was removed or weakened. */
 void flush_batch_touch(struct flush_batch *b);
 /*

@@ -32,14 +32,15 @@ struct frame {
             uint8_t order; /* of the block, with flags in the high bits */
             uint16_t owner;
             uint32_t refs; /* guest: pins; shared: references; slab: see slab.c; p2m node: see
-                            * p2m_internal.h; pending: epoch */
+                            * p2m_internal.h; compressed: see compress.c; pending: epoch */
         };
         uint64_t word; /* all of these, for one atomic store: others may look at any time */
     };
     union {
         uint64_t gfn; /* guest: first gfn of the block; p2m node: see p2m_internal.h */
         struct {
-            uint32_t next, prev; /* chains of free, cached and slab frames; shared: see index.c */
+            uint32_t next,
+                prev; /* chains of free, cached, slab, compressed frames; shared: index.c */
         };
     };
 };
@@ -52,6 +53,12 @@ extern uint64_t frame_nr;         /* records in it */
 static inline struct frame *frame_of(mfn_t mfn)
 {
     return &frame_table[mfn.n];
+}
+
+/* Use, order, owner and references of a record that others may be changing. */
+static inline struct frame frame_look(mfn_t mfn)
+{
+    return (struct frame){{.word = __atomic_load_n(&frame_of(mfn)->word, __ATOMIC_ACQUIRE)}, {0}};
 }
 
 static inline mfn_t frame_mfn(const struct frame *f)

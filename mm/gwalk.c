@@ -132,7 +132,7 @@ static inline bool permitted(const struct gwalk_request *req, uint64_t perm, boo
 }
 
 /* Whether #PF's I bit is defined to be set for a fetch: with NX or SMEP in use. */
-static uint32_t error_code(const struct gwalk_request *req, uint32_t flags)
+uint32_t gwalk_error(const struct gwalk_request *req, uint32_t flags)
 {
     bool fetch_bit = (req->paging->efer & EFER_NXE) || (req->paging->cr4 & CR4_SMEP);
 
@@ -146,10 +146,17 @@ static inline uint64_t load_entry(const struct format *f, const void *slot)
                                : __atomic_load_n((const uint32_t *)slot, __ATOMIC_RELAXED);
 }
 
-static bool set_bits(const struct format *f, void *slot, uint64_t entry, uint64_t bits)
+static bool set_bits(const struct format *f, const struct gwalk_request *req, void *slot,
+                     uint64_t entry, uint64_t bits)
 {
     if ((entry & bits) == bits) {
         return true;
+    }
+    if (req->own != NULL) {
+        slot = req->own(req->ctx, slot);
+    }
+    if (slot == NULL) {
+        return false;
     }
     if (f->entry_bytes == 8) {
         uint64_t old = entry;
@@ -162,7 +169,7 @@ static bool set_bits(const struct format *f, void *slot, uint64_t entry, uint64_
                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
-/* HV_EAGAIN: an entry changed since it was read. */
+/* HV_EAGAIN: an entry changed since it was read, or cannot be written now. */
 static enum hv_err set_accessed(const struct format *f, const struct gwalk_request *req,
                                 struct gwalk_result *out)
 {
@@ -170,7 +177,8 @@ static enum hv_err set_accessed(const struct format *f, const struct gwalk_reque
         bool leaf = l == out->leaf_level;
         uint64_t dirty = leaf && (req->access & GWALK_WRITE) ? PTE_D : 0;
 
-        if (!(f->pdptr && l == 2) && !set_bits(f, out->slot[l], out->entry[l], PTE_A | dirty)) {
+        if (!(f->pdptr && l == 2) &&
+            !set_bits(f, req, out->slot[l], out->entry[l], PTE_A | dirty)) {
             out->table = GFN(0);
             return HV_EAGAIN;
         }
@@ -181,7 +189,7 @@ static enum hv_err set_accessed(const struct format *f, const struct gwalk_reque
 static inline enum hv_err fault(const struct gwalk_request *req, struct gwalk_result *out,
                                 uint32_t flags)
 {
-    out->error = error_code(req, flags);
+    out->error = gwalk_error(req, flags);
     return HV_EFAULT;
 }
 
@@ -210,14 +218,21 @@ static inline __attribute__((always_inline)) enum hv_err walk(const struct forma
     for (unsigned level = f->levels; level-- > 0;) {
         unsigned shift = 12 + level * f->index_bits;
         uint64_t index = (gva >> shift) & (BIT(f->index_bits) - 1);
-        char *table = req->peek(req->ctx, GFN(base >> PAGE_SHIFT));
+        char *slot = NULL;
+        uint64_t e;
 
-        if (unlikely(!table)) {
-            out->table = GFN(base >> PAGE_SHIFT);
-            return HV_EAGAIN;
+        if (f->pdptr && level == 2 && req->loaded_pdptr) {
+            e = req->paging->pdptr[index & 3];
+        } else {
+            char *table = req->peek(req->ctx, GFN(base >> PAGE_SHIFT));
+
+            if (unlikely(!table)) {
+                out->table = GFN(base >> PAGE_SHIFT);
+                return HV_EAGAIN;
+            }
+            slot = table + (base & 0xfff) + index * f->entry_bytes;
+            e = load_entry(f, slot);
         }
-        char *slot = table + (base & 0xfff) + index * f->entry_bytes;
-        uint64_t e = load_entry(f, slot);
         bool leaf = level == 0 || ((f->large & BIT(level)) && (e & PTE_PS));
 
         if (unlikely(!(e & PTE_P))) {

@@ -30,15 +30,20 @@ enum gwalk_mode gwalk_mode(const struct guest_paging *paging);
 #define GWALK_AC 0x8u      /* EFLAGS.AC set on an explicit supervisor access: SMAP does not apply */
 #define GWALK_SET_AD 0x10u /* set accessed and dirty bits, as the processor would */
 
-/* The 4 KiB table at gfn, or NULL if it cannot be reached now. Writable with GWALK_SET_AD. */
+/* The 4 KiB table at gfn, or NULL if it cannot be reached now. */
 typedef void *(*gwalk_peek_t)(void *ctx, gfn_t gfn);
+/* For GWALK_SET_AD: where the entry at `slot`, in a table that peek gave, can be written; NULL: not now.
+ * Asked only for entries that lack a bit. */
+typedef void *(*gwalk_own_t)(void *ctx, void *slot);
 
 struct gwalk_request {
     const struct guest_paging *paging;
     gva_t gva;
     uint32_t access;    /* GWALK_* */
     unsigned phys_bits; /* the guest's physical address width: higher bits are reserved */
+    bool loaded_pdptr;  /* PAE: the top-level entries are those in `paging`, not in memory */
     gwalk_peek_t peek;
+    gwalk_own_t own; /* NULL: what peek gives is writable */
     void *ctx;
 };
 
@@ -48,11 +53,16 @@ struct gwalk_result {
     uint32_t error;      /* HV_EFAULT: #PF error code */
     gfn_t table;         /* HV_EAGAIN: the table that peek did not have */
     /* HV_OK: the entries that led there, by level from the leaf's up, as peek showed them and as they
-     * were read. While they are unchanged, so is the translation. Not for GWALK_NONE. */
+     * were read. While they are unchanged, so is the translation. Not for GWALK_NONE. The slot of a
+     * loaded top-level entry is NULL. */
     unsigned leaf_level; /* 0: 4 KiB */
     void *slot[4];
     uint64_t entry[4];
 };
 
-/* HV_OK; HV_EFAULT: page fault; HV_EAGAIN: peek returned NULL, or (SET_AD) an entry changed under us. */
+/* HV_OK; HV_EFAULT: page fault; HV_EAGAIN: peek or own returned NULL, or (SET_AD) an entry changed under
+ * us. */
 enum hv_err gwalk(const struct gwalk_request *req, struct gwalk_result *out) __must_check;
+
+/* The error code of a page fault of this request; `flags` are its bits P and RSVD. */
+uint32_t gwalk_error(const struct gwalk_request *req, uint32_t flags);

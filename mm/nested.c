@@ -67,6 +67,22 @@ static uint64_t leaf_bits(const struct nested *n, const struct p2m_entry *e, uin
     return likely(e->writable) ? n->leaf_bits[level] : n->read_bits;
 }
 
+/* Enter one page of a large one that is spelt out (nested_watch). HV_EAGAIN: it is not. */
+static enum hv_err fill_piece(struct nested *n, gfn_t gfn, const struct p2m_entry *e)
+{
+    uint64_t pa = e->mfn.n << PAGE_SHIFT, leaf = pa | leaf_bits(n, e, pa, 0);
+    uint64_t *slot = pt_slot(&n->pt, gfn_gpa(gfn).a, 0);
+
+    if (slot == NULL || (*slot != 0 && ((*slot ^ leaf) & n->pt.fmt->address) != 0)) {
+        return HV_EAGAIN;
+    }
+    if (e->writable || *slot == 0) {
+        pt_fill(&n->pt, slot, 0, leaf);
+    }
+    n->fills++;
+    return HV_OK;
+}
+
 /* Enter the leaf where its table exists. HV_EAGAIN: it does not, or another frame or a table is
  * there, whose removal takes a flush. */
 static enum hv_err fill_slot(struct nested *n, gfn_t gfn, const struct p2m_entry *e)
@@ -76,7 +92,7 @@ static enum hv_err fill_slot(struct nested *n, gfn_t gfn, const struct p2m_entry
     uint64_t *slot = pt_slot(&n->pt, gfn_gpa(gfn).a, level);
 
     if (slot == NULL || (*slot != 0 && ((*slot ^ leaf) & n->pt.fmt->address) != 0)) {
-        return HV_EAGAIN;
+        return level == 0 ? HV_EAGAIN : fill_piece(n, gfn, e);
     }
     /* What is there already may have more rights, and is about to lose them by nested_protect. */
     if (likely(e->writable) || *slot == 0) {
@@ -136,9 +152,15 @@ static enum hv_err nested_fault(struct view *v, gpa_t gpa, uint32_t access)
 static void nested_drop(struct view *v, gfn_t first, uint64_t nr, struct flush_batch *b)
 {
     struct nested *n = nested_of(v);
+    uint64_t *slot;
 
     spin_lock(&n->lock);
-    pt_unmap(&n->pt, gfn_gpa(first).a, nr << PAGE_SHIFT, b);
+    slot = nr == 1 ? pt_slot(&n->pt, gfn_gpa(first).a, 0) : NULL;
+    if (slot != NULL) {
+        pt_unmap_slot(&n->pt, slot, b);
+    } else {
+        pt_unmap(&n->pt, gfn_gpa(first).a, nr << PAGE_SHIFT, b);
+    }
     flush_batch_join(b);
     spin_unlock(&n->lock);
 }
@@ -153,7 +175,7 @@ static bool nested_try_drop(struct view *v, gfn_t gfn)
     }
     slot = pt_slot(&n->pt, gfn_gpa(gfn).a, 0);
     if (slot != NULL) {
-        pt_clear(&n->pt, slot, 0);
+        pt_clear(&n->pt, slot);
     }
     spin_unlock(&n->lock);
     return slot != NULL;
@@ -162,9 +184,15 @@ static bool nested_try_drop(struct view *v, gfn_t gfn)
 static void nested_protect(struct view *v, gfn_t first, uint64_t nr, struct flush_batch *b)
 {
     struct nested *n = nested_of(v);
+    uint64_t *slot;
 
     spin_lock(&n->lock);
-    pt_protect(&n->pt, gfn_gpa(first).a, nr << PAGE_SHIFT, PT_R | PT_X, b);
+    slot = nr == 1 ? pt_slot(&n->pt, gfn_gpa(first).a, 0) : NULL;
+    if (slot != NULL) {
+        pt_protect_slot(&n->pt, slot, PT_R | PT_X, b);
+    } else {
+        pt_protect(&n->pt, gfn_gpa(first).a, nr << PAGE_SHIFT, PT_R | PT_X, b);
+    }
     flush_batch_join(b);
     spin_unlock(&n->lock);
 }
@@ -172,27 +200,96 @@ static void nested_protect(struct view *v, gfn_t first, uint64_t nr, struct flus
 static bool nested_age(struct view *v, gfn_t gfn, struct flush_batch *b)
 {
     struct nested *n = nested_of(v);
+    struct p2m_entry e;
     bool used;
 
+    p2m_query(v->p2m, gfn, &e);
     spin_lock(&n->lock);
-    used = pt_age(&n->pt, gfn_gpa(gfn).a, b);
+    used = pt_age(&n->pt, gfn_gpa(gfn).a, ORDER_2M * leaf_level(n, &e), b);
     spin_unlock(&n->lock);
     return used;
 }
 
-static enum hv_err nested_root(struct view *v, const struct guest_paging *paging, hpa_t *out)
+/* ---- Watching single pages ---- */
+
+static enum hv_err nested_watch(struct view *v, gfn_t gfn, bool by_bit, struct flush_batch *b,
+                                enum view_watch *how)
 {
-    (void)paging;
-    *out = mfn_hpa(nested_of(v)->pt.root);
-    return HV_OK;
+    struct nested *n = nested_of(v);
+    uint64_t va = gfn_gpa(gfn).a;
+    struct p2m_entry e;
+    enum hv_err err;
+
+    p2m_query(v->p2m, gfn, &e);
+    *how = e.order != ORDER_4K                  ? WATCH_PIECE
+           : by_bit && n->pt.fmt->accessed != 0 ? WATCH_BIT
+                                                : WATCH_GONE;
+    spin_lock(&n->lock);
+    err = pt_split(&n->pt, va, ORDER_4K, b);
+    if (err == HV_OK && *how == WATCH_BIT) {
+        (void)pt_age(&n->pt, va, ORDER_4K, b);
+    } else if (err == HV_OK) {
+        pt_unmap_slot(&n->pt, pt_slot(&n->pt, va, 0), b);
+    }
+    spin_unlock(&n->lock);
+    if (err == HV_ENOENT) {
+        /* Nothing is mapped there: the next use shows all the same. */
+        *how = WATCH_GONE;
+        return HV_OK;
+    }
+    return err;
 }
 
-/* The guest's own tables are not ours to cache. */
-static void nested_invlpg(struct view *v, const struct guest_paging *paging, gva_t gva)
+static enum view_use nested_watched(struct view *v, gfn_t gfn, enum view_watch how)
 {
-    (void)v;
-    (void)paging;
-    (void)gva;
+    struct nested *n = nested_of(v);
+    enum view_use use = USE_NONE;
+    struct pt_leaf leaf;
+
+    spin_lock(&n->lock);
+    if (pt_lookup(&n->pt, gfn_gpa(gfn).a, &leaf)) {
+        if (leaf.order != ORDER_4K) {
+            use = USE_UNKNOWN;
+        } else if (how != WATCH_BIT || (leaf.entry & n->pt.fmt->accessed) != 0) {
+            use = USE_SEEN;
+        }
+    } else if (how == WATCH_PIECE && pt_slot(&n->pt, gfn_gpa(gfn).a, 0) == NULL) {
+        use = USE_UNKNOWN;
+    }
+    spin_unlock(&n->lock);
+    return use;
+}
+
+static void nested_unwatch(struct view *v, gfn_t gfn, struct flush_batch *b)
+{
+    struct nested *n = nested_of(v);
+    struct pt_leaf leaf;
+    struct p2m_entry e;
+
+    p2m_query(v->p2m, gfn, &e);
+    if (e.order == ORDER_4K || !mfn_valid(e.mfn)) {
+        return;
+    }
+    spin_lock(&n->lock);
+    if (p2m_same(&e)) {
+        bool unused = !pt_lookup(&n->pt, gfn_gpa(gfn).a, &leaf);
+
+        if (fill_piece(n, gfn, &e) == HV_OK && unused && n->pt.fmt->accessed != 0) {
+            (void)pt_age(&n->pt, gfn_gpa(gfn).a, ORDER_4K, b);
+        }
+        for (unsigned level = 1; level <= leaf_level(n, &e); level++) {
+            if (!pt_merge(&n->pt, gfn_gpa(gfn).a, level * ORDER_2M, b)) {
+                break;
+            }
+        }
+    }
+    spin_unlock(&n->lock);
+}
+
+static enum hv_err nested_root(struct view *v, hpa_t *out)
+{
+    *out = mfn_hpa(nested_of(v)->pt.root);
+    return HV_OK;
 }
 
 static void nested_stats(struct view *v, struct view_stats *out)
@@ -260,8 +357,10 @@ static const struct view_ops nested_ops = {
     .try_drop = nested_try_drop,
     .protect = nested_protect,
     .age = nested_age,
+    .watch = nested_watch,
+    .watched = nested_watched,
+    .unwatch = nested_unwatch,
     .root = nested_root,
-    .invlpg = nested_invlpg,
     .stats = nested_stats,
     .audit = nested_audit,
     .destroy = nested_destroy,

@@ -7,6 +7,8 @@
 #include "mm/p2m.h"
 
 #include "mm/p2m_internal.h"
+#include "mm/reclaim/slots.h"
+#include "mm/reclaim/swap.h"
 #include "mm/share/cow.h"
 #include "mm/share/index.h"
 #include "mm/share/share.h"
@@ -31,6 +33,49 @@ enum hv_err p2m_node_alloc(const struct p2m *p, enum p2m_state state, mfn_t *out
     return HV_OK;
 }
 
+/* What the record of a retired node says of the region: its first gfn and its size. */
+static uint32_t region_tag(gfn_t first, unsigned order)
+{
+    return (uint32_t)(first.n >> ORDER_2M) | (uint32_t)(order / NODE_SHIFT) << 28;
+}
+
+static mfn_t take_retired(struct p2m *p, uint32_t tag)
+{
+    mfn_t found = MFN_NONE;
+
+    spin_lock(&p->lock);
+    for (uint32_t *link = &p->retired; *link != FRAME_LINK_NONE; link = &frame_table[*link].next) {
+        if (frame_table[*link].prev == tag) {
+            found = MFN(*link);
+            *link = frame_table[*link].next;
+            break;
+        }
+    }
+    spin_unlock(&p->lock);
+    return found;
+}
+
+enum hv_err p2m_node_take(struct p2m *p, gfn_t first, unsigned order, mfn_t *out, bool *fresh)
+{
+    *out = take_retired(p, region_tag(first, order));
+    *fresh = !mfn_valid(*out);
+    return *fresh ? p2m_node_alloc(p, P2M_UNTOUCHED, out) : HV_OK;
+}
+
+void p2m_node_retire(struct p2m *p, gfn_t first, unsigned order, mfn_t node)
+{
+    uint64_t *words = env_frame_ptr(node);
+    struct frame *f = frame_of(node);
+
+    for (unsigned i = 0; i < NODE_WORDS; i++) {
+        word_store(&words[i], word_next(words[i], KIND_RETIRED, MFN(0)));
+    }
+    f->refs = 0;
+    f->next = p->retired;
+    f->prev = region_tag(first, order);
+    p->retired = (uint32_t)node.n;
+}
+
 enum hv_err p2m_create(const struct p2m_config *cfg, struct p2m **out)
 {
     struct p2m *p;
@@ -50,8 +95,10 @@ enum hv_err p2m_create(const struct p2m_config *cfg, struct p2m **out)
     p->owner = cfg->owner;
     p->large_pages = cfg->large_pages;
     p->max_order = MIN(cfg->max_order, ORDER_1G);
-    p->retired = MFN_NONE;
+    p->retired = FRAME_LINK_NONE;
     p->salt = cfg->salt;
+    p->no_paging = cfg->no_paging;
+    zip_init(p);
     err = p2m_node_alloc(p, P2M_HOLE, &root);
     if (err == HV_OK) {
         err = p2m_node_alloc(p, P2M_HOLE, &low);
@@ -90,6 +137,9 @@ static void node_destroy(struct p2m *p, mfn_t mfn, unsigned level)
         case P2M_SHARED:
             index_put(word_mfn(words[i]));
             break;
+        case P2M_SWAPPED:
+            slots_free(word_place(words[i]) & SWAP_SLOT_MASK);
+            break;
         default:
             break;
         }
@@ -108,6 +158,7 @@ void p2m_destroy(struct p2m *p)
         return;
     }
     share_leave(p);
+    swap_leave(p);
     if (p->count.pinned != 0) {
         env_panic("p2m: VM %u destroyed with %llu pages pinned", p->owner,
                   (unsigned long long)p->count.pinned);
@@ -117,12 +168,14 @@ void p2m_destroy(struct p2m *p)
     }
     env_flush_guest(&p->domain);
     node_destroy(p, env_ptr_frame(p->root), ROOT_LEVEL);
-    while (mfn_valid(p->retired)) {
-        mfn_t mfn = p->retired;
+    zip_fini(p);
+    while (p->retired != FRAME_LINK_NONE) {
+        mfn_t mfn = MFN(p->retired);
 
-        p->retired = MFN(frame_of(mfn)->gfn);
+        p->retired = frame_of(mfn)->next;
         buddy_free(mfn, 0);
     }
+    share_gone(p);
     kfree(p);
 }
 
@@ -242,6 +295,11 @@ void p2m_query(struct p2m *p, gfn_t gfn, struct p2m_entry *out)
         has_frame(value) ? mfn_add(word_mfn(value), gfn.n & (level_frames(level) - 1)) : MFN_NONE;
 }
 
+uint64_t p2m_place(const struct p2m_entry *e)
+{
+    return mfn_valid(e->mfn) ? e->mfn.n : word_place(e->seq);
+}
+
 const void *p2m_peek(struct p2m *p, gfn_t gfn)
 {
     uint64_t value;
@@ -259,12 +317,33 @@ const void *p2m_peek(struct p2m *p, gfn_t gfn)
 
 /* ---- Resolving ---- */
 
+/* A page that `access` will take a frame for. */
+static bool wants_frame(const struct p2m_entry *e, uint32_t access)
+{
+    switch (e->state) {
+    case P2M_UNTOUCHED:
+    case P2M_COMPRESSED:
+    case P2M_SWAPPED:
+        return true;
+    case P2M_SHARED:
+        return (access & P2M_WRITE) && index_refs(e->mfn) > 1;
+    case P2M_ZERO:
+        return (access & P2M_WRITE) != 0;
+    default:
+        return false;
+    }
+}
+
 enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_entry *out)
 {
     enum hv_err err;
 
     do {
         p2m_query(p, gfn, out);
+        if (unlikely(__atomic_load_n(&p->blocked, __ATOMIC_RELAXED)) &&
+            (access & (P2M_FAST | P2M_VCPU)) && wants_frame(out, access)) {
+            return access & P2M_FAST ? HV_EAGAIN : HV_ENOMEM;
+        }
         switch (out->state) {
         case P2M_PRIVATE:
             if (likely(out->writable || !(access & P2M_WRITE))) {
@@ -281,6 +360,16 @@ enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_e
             break;
         case P2M_UNTOUCHED:
             err = p2m_touch(p, gfn, access, out);
+            break;
+        case P2M_BALLOONED:
+            err = access & P2M_FAST ? HV_EAGAIN : p2m_pop(p, gfn, out);
+            break;
+        case P2M_COMPRESSED:
+            err = zip_in(p, gfn, access, out);
+            break;
+        case P2M_SWAPPED:
+        case P2M_INCOMING:
+            err = swap_in(p, gfn, access, out);
             break;
         default:
             return HV_ENOENT;
@@ -333,6 +422,9 @@ enum hv_err p2m_get(struct p2m *p, gfn_t gfn, uint32_t access, void **ptr)
         }
         spin_unlock(&p->lock);
         if (same) {
+            if ((access & P2M_WRITE) && p->view != NULL && p->view->ops->written != NULL) {
+                p->view->ops->written(p->view, gfn);
+            }
             *ptr = env_frame_ptr(e.mfn);
             return HV_OK;
         }
@@ -353,6 +445,19 @@ bool p2m_pin_private(struct p2m *p, gfn_t gfn, struct p2m_entry *e, void **ptr)
     return pinned;
 }
 
+void p2m_unpin_private(struct p2m *p, gfn_t gfn, const struct p2m_entry *e, void *ptr)
+{
+    /* Large pages may have grown meanwhile, and their pins with them. */
+    if (unlikely(e->order != ORDER_4K)) {
+        p2m_put(p, gfn, ptr);
+        return;
+    }
+    spin_lock(&p->lock);
+    p2m_pin_record(e)->refs--;
+    p->count.pinned--;
+    spin_unlock(&p->lock);
+}
+
 void p2m_put(struct p2m *p, gfn_t gfn, void *ptr)
 {
     mfn_t mfn = env_ptr_frame(ptr);
@@ -366,7 +471,9 @@ void p2m_put(struct p2m *p, gfn_t gfn, void *ptr)
     } else if (p->shared_pins != 0) {
         shared = mfn.n != share_zero_frame.n;
         p->shared_pins--;
-        p->changes += shared;
+        if (shared) {
+            p2m_let_go(p, 1);
+        }
     } else {
         env_panic("p2m: gfn %#llx of VM %u is not pinned", (unsigned long long)gfn.n, p->owner);
     }
@@ -374,6 +481,7 @@ void p2m_put(struct p2m *p, gfn_t gfn, void *ptr)
     spin_unlock(&p->lock);
     if (shared) {
         index_put(mfn);
+        p2m_dropped(p, 1);
     }
 }
 
@@ -409,6 +517,16 @@ void p2m_set_view(struct p2m *p, struct view *v)
 struct view *p2m_view(struct p2m *p)
 {
     return p->view;
+}
+
+uint32_t p2m_owner(const struct p2m *p)
+{
+    return p->owner;
+}
+
+bool p2m_wants_large(const struct p2m *p)
+{
+    return p->large_pages && p->max_order >= ORDER_2M;
 }
 
 unsigned p2m_max_order(const struct p2m *p)

@@ -19,6 +19,10 @@ enum p2m_state {
     P2M_PRIVATE,   /* RAM backed by a frame of its own */
     P2M_SHARED,    /* RAM backed, read-only, by a frame that others stand on too (4 KiB) */
     P2M_ZERO,      /* RAM backed, read-only, by the zero frame of the whole host (4 KiB) */
+    P2M_BALLOONED, /* RAM that its guest has given up: no frame; a touch pops it (p2m_balloon.h) */
+    P2M_COMPRESSED = 8, /* RAM kept compressed: mm/reclaim/compress.h (4 KiB) */
+    P2M_SWAPPED,        /* RAM whose contents are in a slot of the store (4 KiB) */
+    P2M_INCOMING,       /* the same, and on its way back */
     NR_P2M_STATES
 };
 
@@ -26,6 +30,8 @@ enum p2m_state {
 #define P2M_WRITE 0x2u
 #define P2M_EXEC 0x4u
 #define P2M_FAST 0x8u /* guest fast path: HV_EAGAIN rather than wait, allocate large or block */
+#define P2M_VCPU \
+    0x20u /* for a vCPU's own access, off the fast path: it waits while its VM is blocked */
 #define P2M_WALK \
     0x10u /* the processor's own walk of a guest page table: such a page is left alone */
 
@@ -45,6 +51,7 @@ struct p2m_config {
     bool large_pages;   /* 2 MiB (1 GiB) on first touch where region allows */
     unsigned max_order; /* largest order the processor's nested tables can map */
     uint32_t salt;      /* once it joins mm/share: pages are shared among p2ms of equal salt only */
+    bool no_paging;     /* its pages are never compressed or swapped */
 };
 
 enum hv_err p2m_create(const struct p2m_config *cfg, struct p2m **out) __must_check;
@@ -66,10 +73,16 @@ static inline bool p2m_same(const struct p2m_entry *e)
     return __atomic_load_n(e->word, __ATOMIC_ACQUIRE) == e->seq;
 }
 
+/* Where the contents of a 4 KiB page are: number of its frame, slot or place in the cache. For
+ * comparisons only. */
+uint64_t p2m_place(const struct p2m_entry *e);
+
 /*
- * Resolve gfn for `access` (populate, unshare; decompress, page in later) and describe it.
+ * Resolve gfn for `access` (populate, unshare, decompress, read back) and describe it.
  * HV_ENOENT: a hole. HV_EAGAIN: with P2M_FAST, try again off the fast path; without, I/O was
- * started and the caller sleeps, then restarts. HV_ENOMEM: no frame. Takes the p2m lock.
+ * started and the caller sleeps, then restarts. HV_ENOMEM: no frame, or, with P2M_VCPU, the VM is
+ * blocked and has to wait before it gets another one (reclaim_is_blocked). HV_EIO: the page could not be
+ * read back (swap_error says why); the next call tries again. Takes the p2m lock.
  */
 enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access,
                          struct p2m_entry *out) __must_check;
@@ -97,16 +110,27 @@ struct p2m_counters {
     uint64_t consumed;  /* machine frames of its own behind them: granted - shared - zero */
     uint64_t shared;    /* pages on shared frames */
     uint64_t zero;      /* pages on the zero frame */
+    uint64_t ballooned; /* pages given up (ESX MCTLSZ) */
     uint64_t large_2m;  /* p2m words of 2 MiB */
     uint64_t large_1g;  /* p2m words of 1 GiB */
     uint64_t overhead;  /* frames of radix nodes */
     uint64_t pinned;    /* pins now held */
     uint64_t faults_4k; /* first touches served by size */
     uint64_t faults_2m;
-    uint64_t faults_1g; /* 1 GiB blocks that became full, and one word */
-    uint64_t merged;    /* pages that became shared or zero */
-    uint64_t broken;    /* shared and zero pages that were written */
+    uint64_t faults_1g;  /* 1 GiB blocks that became full, and one word */
+    uint64_t merged;     /* pages that became shared or zero */
+    uint64_t broken;     /* shared and zero pages that were written */
+    uint64_t popped;     /* ballooned pages that were touched */
+    uint64_t compressed; /* pages kept compressed, those of one repeated word included */
+    uint64_t zip_frames; /* frames that they take (ESX CACHEUSD) */
+    uint64_t swapped;    /* pages in slots of the store, those on their way back included (SWCUR) */
+    uint64_t incoming;   /* of these, on their way back */
+    uint64_t zipped;     /* pages compressed and decompressed so far */
+    uint64_t unzipped;
+    uint64_t swapped_out; /* pages written to slots and read back so far */
+    uint64_t swapped_in;
 };
+/* All of one moment. Takes the p2m lock. */
 void p2m_counters(struct p2m *p, struct p2m_counters *out);
 /* Recount from the tree and the frame table; logs disagreements, true if none. */
 bool p2m_audit(struct p2m *p);
@@ -118,9 +142,13 @@ void p2m_thaw(struct p2m *p);
  * large frames. For all p2ms. */
 void p2m_set_thrift(bool on);
 
+/* Of whatever removes its translations; lives as long as p. */
 struct flush_domain *p2m_flush_domain(struct p2m *p);
 /* The view that caches this p2m (one per VM today), or NULL; set once by the view's create. */
 void p2m_set_view(struct p2m *p, struct view *v);
 struct view *p2m_view(struct p2m *p);
+/* Whose frames it uses; whether it is to have large pages. */
+uint32_t p2m_owner(const struct p2m *p);
+bool p2m_wants_large(const struct p2m *p);
 /* Largest order the VM's nested tables may map. */
 unsigned p2m_max_order(const struct p2m *p);

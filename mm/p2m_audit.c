@@ -6,6 +6,8 @@
 #include "mm/p2m.h"
 
 #include "mm/p2m_internal.h"
+#include "mm/reclaim/slots.h"
+#include "mm/reclaim/swap.h"
 #include "mm/share/index.h"
 #include "mm/share/share.h"
 
@@ -33,7 +35,23 @@ static void audit_shared(struct recount *r, uint64_t word, uint64_t gfn)
     }
 }
 
-/* Untouched and private pages are RAM; a private block is a frame of ours that knows its gfn. */
+/* A page that is not in memory: its place knows it. */
+static void audit_paged(struct recount *r, uint64_t word, uint64_t gfn)
+{
+    bool zipped = word_kind(word) == P2M_COMPRESSED;
+
+    r->sum.compressed += zipped;
+    r->sum.swapped += !zipped;
+    r->sum.incoming += word_kind(word) == P2M_INCOMING;
+    if (zipped ? !zip_audit_place(r->p, word_place(word), gfn)
+               : !slots_holds(word_place(word) & SWAP_SLOT_MASK, r->p->owner, GFN(gfn))) {
+        env_log("audit: gfn %#llx of VM %u is not at %#llx, where its word says",
+                (unsigned long long)gfn, r->p->owner, (unsigned long long)word_place(word));
+        r->ok = false;
+    }
+}
+
+/* Untouched, ballooned and private pages are RAM; a private block is a frame of ours that knows its gfn. */
 static void audit_word(struct recount *r, uint64_t word, unsigned level, uint64_t gfn)
 {
     unsigned kind = word_kind(word);
@@ -42,15 +60,22 @@ static void audit_word(struct recount *r, uint64_t word, unsigned level, uint64_
     if (kind == P2M_HOLE) {
         return;
     }
-    if (kind != P2M_UNTOUCHED && !(FRAME_KINDS >> kind & 1)) {
+    if (PAGED_KINDS >> kind & 1) {
+        r->ok &= level == 0;
+        r->sum.ram++;
+        audit_paged(r, word, gfn);
+        return;
+    }
+    if (kind != P2M_UNTOUCHED && kind != P2M_BALLOONED && !(FRAME_KINDS >> kind & 1)) {
         env_log("audit: gfn %#llx of VM %u has kind %u", (unsigned long long)gfn, r->p->owner,
                 kind);
         r->ok = false;
         return;
     }
-    r->ok &= level <= (kind <= P2M_PRIVATE ? RAM_LEVEL : 0);
+    r->ok &= level <= (kind <= P2M_PRIVATE ? RAM_LEVEL : kind == P2M_BALLOONED ? 1 : 0);
     r->sum.ram += level_frames(level);
-    if (kind == P2M_UNTOUCHED) {
+    r->sum.ballooned += kind == P2M_BALLOONED ? level_frames(level) : 0;
+    if (kind == P2M_UNTOUCHED || kind == P2M_BALLOONED) {
         return;
     }
     r->sum.granted += level_frames(level);
@@ -119,26 +144,33 @@ bool p2m_audit(struct p2m *p)
 {
     struct recount r = {.p = p, .ok = true};
     uint64_t owned[NR_FRAME_USES];
+    uint64_t zip_frames, zip_pages;
     bool ok;
 
     spin_lock(&p->lock);
     audit_node(&r, env_ptr_frame(p->root), ROOT_LEVEL, 0);
-    for (mfn_t at = p->retired; mfn_valid(at); at = MFN(frame_of(at)->gfn)) {
+    for (uint32_t at = p->retired; at != FRAME_LINK_NONE; at = frame_table[at].next) {
         r.sum.overhead++;
     }
     r.sum.pinned += p->shared_pins;
     buddy_count_owner(p->owner, owned);
-    ok = r.ok;
+    ok = zip_audit(p, &zip_frames, &zip_pages) && r.ok;
     ok &= agrees(p, "pages of RAM", r.sum.ram, p->count.ram);
     ok &= agrees(p, "pages granted", r.sum.granted, p->count.granted);
     ok &= agrees(p, "frames consumed", r.sum.consumed, p->count.consumed);
     ok &= agrees(p, "pages shared", r.sum.shared, p->count.shared);
     ok &= agrees(p, "zero pages", r.sum.zero, p->count.zero);
+    ok &= agrees(p, "ballooned pages", r.sum.ballooned, p->count.ballooned);
+    ok &= agrees(p, "compressed pages", r.sum.compressed, p->count.compressed);
+    ok &= agrees(p, "frames of compressed pages", zip_frames, p->count.zip_frames);
+    ok &= agrees(p, "swapped pages", r.sum.swapped, p->count.swapped);
+    ok &= agrees(p, "incoming pages", r.sum.incoming, p->count.incoming);
     ok &= agrees(p, "2 MiB words", r.sum.large_2m, p->count.large_2m);
     ok &= agrees(p, "1 GiB words", r.sum.large_1g, p->count.large_1g);
     ok &= agrees(p, "nodes", r.sum.overhead, p->count.overhead);
     ok &= agrees(p, "pins", r.sum.pinned, p->count.pinned);
     ok &= covers(p, "guest frames", owned[FRAME_GUEST], r.sum.consumed);
+    ok &= agrees(p, "frames of use compressed", owned[FRAME_ZIP], p->count.zip_frames);
     ok &= covers(p, "p2m frames", owned[FRAME_P2M], r.sum.overhead);
     spin_unlock(&p->lock);
     return ok;

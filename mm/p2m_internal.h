@@ -11,6 +11,9 @@
  * view, after its word changed. Whoever wants to write makes it plainly private again, by another
  * change of the word; so a nominated word that stayed the same means contents that stayed the same.
  *
+ * A reference to a shared frame is *loose* while no word accounts for it: a page that was broken drops
+ * its one after the flush. The audit of references waits until none is.
+ *
  * A node's frame record holds, for nodes of 2 MiB words: in refs the number of private words, in gfn
  * the first frame of the 1 GiB block that they come from (FRAME_GFN_NONE: from anywhere).
  */
@@ -20,6 +23,7 @@
 #include "mm/env.h"
 #include "mm/frame.h"
 #include "mm/p2m.h"
+#include "mm/reclaim/compress.h"
 
 #define NODE_WORDS 512u
 #define NODE_SHIFT 9u
@@ -35,12 +39,15 @@
 #define SEQ_ONE 0x10ULL
 #define SEQ_MASK 0xfffff0ULL
 #define MFN_SHIFT 24
-#define MFN_MASK 0x0ffffffff000000ULL
+#define MFN_MASK 0x0fffffffff000000ULL
 #define HEAT_SHIFT 60
 #define HEAT_MASK (0xfULL << HEAT_SHIFT)
 #define HEAT_MAX 15u
 /* Kinds whose words name a frame. */
 #define FRAME_KINDS (BIT(P2M_PRIVATE) | BIT(P2M_SHARED) | BIT(P2M_ZERO) | BIT(KIND_NOMINATED))
+
+/* Kinds whose words say where else the contents are. */
+#define PAGED_KINDS (BIT(P2M_COMPRESSED) | BIT(P2M_SWAPPED) | BIT(P2M_INCOMING))
 
 struct p2m_range {
     gfn_t first;
@@ -50,8 +57,9 @@ struct p2m_range {
 struct p2m {
     struct spinlock lock; /* words, counters, guest frames' records */
     uint64_t *root;
-    uint64_t *low; /* the node for the first 512 GiB, where nearly all RAM is */
-    mfn_t retired; /* chain of nodes out of the tree, through the frame records */
+    uint64_t *low;    /* the node for the first 512 GiB, where nearly all RAM is */
+    uint32_t retired; /* chain of nodes out of the tree, through the frame records' next; prev says
+                       * which region a node was for */
     uint32_t owner;
     bool large_pages;
     unsigned max_order;
@@ -64,7 +72,17 @@ struct p2m {
     unsigned member;         /* its number in mm/share, 0: none */
     uint64_t shared_pins;    /* of the pins, those on shared frames */
     uint64_t changes;        /* of references to shared frames: for the audit that recounts them */
+    uint64_t loose;          /* references that no page accounts for just now (atomic) */
+    bool orphan;             /* left mm/share, and its pages are not freed yet */
     struct share_scan *scan; /* mm/share/scan.c; its owner is who scans */
+    bool no_paging;          /* constant */
+    struct zip_cache zip;    /* mm/reclaim/compress.c; under the lock */
+    enum hv_err swap_result; /* of the last page that could not be read back; under the lock */
+    gfn_t last_in;  /* the last page that was read because it was touched; under the lock */
+    unsigned along; /* neighbours that are read with the next one; likewise */
+    uint32_t io;    /* requests of mm/reclaim/swap.c that name this p2m (atomic) */
+    bool blocked;   /* it has to wait before it gets another frame (atomic); reclaim.c */
+    struct reclaim_vm *reclaim; /* its entry there; reclaim_lock */
 };
 
 static inline unsigned word_kind(uint64_t word)
@@ -75,6 +93,12 @@ static inline unsigned word_kind(uint64_t word)
 static inline mfn_t word_mfn(uint64_t word)
 {
     return MFN((word & MFN_MASK) >> MFN_SHIFT);
+}
+
+/* What a word of a page that is not in memory says in place of a frame number: where it is. */
+static inline uint64_t word_place(uint64_t word)
+{
+    return word_mfn(word).n;
 }
 
 /* The successor of a word: a new kind and frame, the next sequence number, the same heat. */
@@ -163,15 +187,57 @@ static inline void p2m_change(struct p2m_entry *e, uint64_t value)
     e->writable = word_kind(value) == P2M_PRIVATE;
 }
 
+/* `nr` references are loose from now on (p2m locked), until they are dropped or a word has them. */
+static inline void p2m_let_go(struct p2m *p, uint64_t nr)
+{
+    p->changes++;
+    __atomic_fetch_add(&p->loose, nr, __ATOMIC_RELAXED);
+}
+
+static inline void p2m_dropped(struct p2m *p, uint64_t nr)
+{
+    __atomic_fetch_sub(&p->loose, nr, __ATOMIC_RELEASE);
+}
+
+/* A frame of p's for the 4 KiB page that `e` describes, which has none; p2m locked. */
+static inline void p2m_enter_private(struct p2m *p, gfn_t gfn, mfn_t mfn, struct p2m_entry *e)
+{
+    frame_of(mfn)->gfn = gfn.n;
+    p2m_change(e, word_next(e->seq, P2M_PRIVATE, mfn));
+    e->mfn = mfn;
+    p->count.granted++;
+    p->count.consumed++;
+}
+
 extern bool p2m_thrift; /* p2m_set_thrift (atomic) */
 
 /* The record that counts the pins of a private entry. */
 struct frame *p2m_pin_record(const struct p2m_entry *e);
-/* Pin gfn if it is private now, to be put with p2m_put; takes the p2m lock. */
+/* Pin gfn if it is private now; takes the p2m lock. */
 bool p2m_pin_private(struct p2m *p, gfn_t gfn, struct p2m_entry *e, void **ptr) __must_check;
+/* Undo it. */
+void p2m_unpin_private(struct p2m *p, gfn_t gfn, const struct p2m_entry *e, void *ptr);
+
+/*
+ * A node for the words below the aligned region of `order` at `first`: one that was retired from there,
+ * or a fresh one, not counted yet. p2m_node_retire takes it out of use again: its words are marked,
+ * and it waits for the next one who needs a node there. The p2m is not locked for taking (retired
+ * nodes of one region are taken by one thread at a time), and locked for retiring.
+ */
+enum hv_err p2m_node_take(struct p2m *p, gfn_t first, unsigned order, mfn_t *out,
+                          bool *fresh) __must_check;
+void p2m_node_retire(struct p2m *p, gfn_t first, unsigned order, mfn_t node);
 
 /* A node whose words all have `state`. HV_ENOMEM. Any lock below RANK_ALLOC may be held. */
 enum hv_err p2m_node_alloc(const struct p2m *p, enum p2m_state state, mfn_t *out) __must_check;
+
+/* Replace the untouched or ballooned word that `e` describes by a node of words of the same state.
+ * HV_EBUSY: done, or something changed; look again. HV_ENOMEM. Takes the p2m lock. */
+enum hv_err p2m_divide(struct p2m *p, struct p2m_entry *e) __must_check;
+
+/* A touch of the ballooned gfn, which `e` describes: untouched from now on. HV_EBUSY: done, or something
+ * changed; look again. HV_ENOMEM. Takes the p2m lock; not on the fast path. */
+enum hv_err p2m_pop(struct p2m *p, gfn_t gfn, struct p2m_entry *e) __must_check;
 
 /*
  * First touch of the untouched gfn that `e` describes. HV_OK: private now, and `e` says so.

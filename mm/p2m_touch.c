@@ -91,13 +91,12 @@ static enum hv_err touch_zero(struct p2m *p, uint32_t access, struct p2m_entry *
     return err;
 }
 
-/* Replace the untouched word by a node of untouched words. */
-static enum hv_err divide(struct p2m *p, struct p2m_entry *e)
+enum hv_err p2m_divide(struct p2m *p, struct p2m_entry *e)
 {
     mfn_t aside = MFN_NONE;
     mfn_t node;
     bool same;
-    enum hv_err err = p2m_node_alloc(p, P2M_UNTOUCHED, &node);
+    enum hv_err err = p2m_node_alloc(p, e->state, &node);
 
     if (err != HV_OK) {
         return err;
@@ -142,7 +141,6 @@ static bool is_contiguous(mfn_t node, uint32_t *pins)
 /* Replace a full, contiguous node of 2 MiB words by one word. P2m locked. */
 static bool promote_1g(struct p2m *p, gfn_t gfn, mfn_t node)
 {
-    uint64_t *words = env_frame_ptr(node);
     uint64_t *word = &p->root[word_index(gfn, ROOT_LEVEL)];
     mfn_t base = MFN(frame_of(node)->gfn);
     uint32_t pins;
@@ -154,12 +152,7 @@ static bool promote_1g(struct p2m *p, gfn_t gfn, mfn_t node)
     frame_set(base, FRAME_GUEST, ORDER_1G, p->owner);
     frame_of(base)->refs = pins;
     word_store(word, word_next(*word, P2M_PRIVATE, base));
-    for (unsigned i = 0; i < NODE_WORDS; i++) {
-        word_store(&words[i], word_next(words[i], KIND_RETIRED, MFN(0)));
-    }
-    frame_of(node)->refs = 0;
-    frame_of(node)->gfn = p->retired.n;
-    p->retired = node;
+    p2m_node_retire(p, GFN(ALIGN_DOWN(gfn.n, BIT(ORDER_1G))), ORDER_1G, node);
     p->count.large_2m -= NODE_WORDS;
     p->count.large_1g++;
     p->count.faults_1g++;
@@ -255,5 +248,5 @@ enum hv_err p2m_touch(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_entr
             return err;
         }
     }
-    return divide(p, e);
+    return p2m_divide(p, e);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What a translation cache (view) must offer. The nested view (mm/nested.c) fills EPT or NPT tables;
- * the shadow view will fill combined tables. Whatever is in a view may be dropped at any moment and
+ * the shadow view (mm/shadow/) fills combined tables. Whatever is in a view may be dropped at any moment and
  * comes back by faults. Nothing outside a view touches its tables.
  */
 #pragma once
@@ -14,7 +14,7 @@ struct p2m;
 struct view;
 struct pt_format;
 
-/* The guest's own paging, by value; a nested view ignores it. */
+/* The guest's own paging, by value. */
 struct guest_paging {
     uint64_t cr0, cr3, cr4, efer;
     uint64_t pdptr[4]; /* PAE only, where the hardware keeps them */
@@ -25,6 +25,11 @@ struct view_stats {
     uint64_t leaves_4k, leaves_2m, leaves_1g;
     uint64_t fills;
 };
+
+/* How a page is being watched: by its accessed bit, or its translation is gone; in the latter case the
+ * larger leaf that it was part of may have been spelt out for it. */
+enum view_watch { WATCH_BIT, WATCH_GONE, WATCH_PIECE };
+enum view_use { USE_NONE, USE_SEEN, USE_UNKNOWN };
 
 struct view_ops {
     /*
@@ -38,12 +43,25 @@ struct view_ops {
     /* As drop of one 4 KiB page, on the fast path; the caller flushes. False: it would have to wait,
      * and nothing was removed. */
     bool (*try_drop)(struct view *v, gfn_t gfn);
+    /* Somebody is about to write to the page beside the guest, by a pin (p2m_get): a view that watches
+     * for writes to it cannot rely on them from now on. NULL: of no concern. */
+    void (*written)(struct view *v, gfn_t gfn);
     void (*protect)(struct view *v, gfn_t first, uint64_t nr, struct flush_batch *b);
-    /* Test and clear use. */
+    /* Test and clear use of the p2m's block around gfn. */
     bool (*age)(struct view *v, gfn_t gfn, struct flush_batch *b);
-    /* Root for the hardware. */
-    enum hv_err (*root)(struct view *v, const struct guest_paging *paging, hpa_t *out);
-    void (*invlpg)(struct view *v, const struct guest_paging *paging, gva_t gva);
+    /*
+     * Sampling. From now on the next use of the 4 KiB page gfn shows: in its accessed bit, if by_bit
+     * and the view has them, else by a translation that comes back by a fault. A larger leaf around it
+     * is replaced by equal small ones but one. HV_ENOMEM: no table for that. The caller commits.
+     */
+    enum hv_err (*watch)(struct view *v, gfn_t gfn, bool by_bit, struct flush_batch *b,
+                         enum view_watch *how);
+    /* Was it used since? Unknown: the view has been changed by others. */
+    enum view_use (*watched)(struct view *v, gfn_t gfn, enum view_watch how);
+    /* A piece need not be watched any longer: the larger leaf comes back, unless others in it are. */
+    void (*unwatch)(struct view *v, gfn_t gfn, struct flush_batch *b);
+    /* Root for the hardware; HV_ENOTSUP: it depends on the guest's registers (mm/shadow/shadow.h). */
+    enum hv_err (*root)(struct view *v, hpa_t *out);
     void (*stats)(struct view *v, struct view_stats *out);
     bool (*audit)(struct view *v);
     void (*destroy)(struct view *v);

@@ -27,7 +27,7 @@
 
 #define CPUID_SVM_RDPRU 4u /* leaf 80000008H, EBX */
 
-static struct svm_limits limits;
+static struct svm_limits limits; /* for the doctor; every processor writes the same */
 
 /* ---- Probe and per-processor switch ---- */
 
@@ -53,15 +53,13 @@ static enum hv_err svm_probe(struct backend_caps *caps)
         return missing(caps, "SVM: switched off by firmware (VM_CR.SVMDIS): switch on \"SVM Mode\" "
                              "in the firmware's CPU options");
     }
-    if (!f->npt) {
-        return missing(caps, "SVM is there, but without nested paging (CPUID 8000000AH EDX bit 0)");
-    }
     if (f->nr_asids < 2) {
         return missing(caps, "SVM is there, but offers no ASID for guests (CPUID 8000000AH EBX)");
     }
     caps->nr_tags = f->nr_asids - 1;
-    caps->nested_paging = true;
+    caps->nested_paging = f->npt;
     caps->nested_max_order = f->page1gb ? ORDER_1G : ORDER_2M;
+    caps->software_mmu = true;
     caps->next_rip = f->nrips;
     caps->decode_assists = f->decode_assists;
     caps->flush_by_tag = f->flush_by_asid;
@@ -169,6 +167,11 @@ static void svm_vcpu_reset(struct vcpu *v)
     s->nmi_window = false;
     s->nmi_masked = false;
     s->after_iret = false;
+    if (v->vm->software_mmu) {
+        memset(&s->guest, 0, sizeof(s->guest));
+        s->guest.cr0 = CR0_ET;
+        svm_sync_mode(v);
+    }
 }
 
 static enum hv_err svm_vcpu_init(struct vcpu *v)
@@ -194,7 +197,9 @@ static enum hv_err svm_vcpu_init(struct vcpu *v)
         /* A lone vCPU that pauses waits for a device, not for another vCPU. */
         .pause = v->vm->config.vcpus > 1,
         .pause_filter = hv_caps.pause_filter,
+        .software_mmu = v->vm->software_mmu,
         .rdpru = (cpuid(CPUID_ADDRESS_SIZES, 0).ebx >> CPUID_SVM_RDPRU) & 1,
+        .invpcid = cpu_features.invpcid,
     };
     vmcb_init(s->vmcb, &cfg);
     svm_vcpu_reset(v);
@@ -206,10 +211,7 @@ static void svm_vcpu_load(struct vcpu *v)
 {
     struct svm_vcpu *s = svm_of(v);
 
-    WRITE_DR(0, s->dr[0]);
-    WRITE_DR(1, s->dr[1]);
-    WRITE_DR(2, s->dr[2]);
-    WRITE_DR(3, s->dr[3]);
+    svm_drs_load(s);
     if (s->cpu != v->cpu) {
         s->cpu = v->cpu;
         s->vmcb->ctl.clean = 0;
@@ -218,12 +220,7 @@ static void svm_vcpu_load(struct vcpu *v)
 
 static void svm_vcpu_put(struct vcpu *v)
 {
-    struct svm_vcpu *s = svm_of(v);
-
-    READ_DR(0, s->dr[0]);
-    READ_DR(1, s->dr[1]);
-    READ_DR(2, s->dr[2]);
-    READ_DR(3, s->dr[3]);
+    svm_drs_save(svm_of(v));
 }
 
 /* ---- Running ---- */
@@ -260,6 +257,11 @@ static void svm_set_root(struct vcpu *v, hpa_t root)
 {
     struct vmcb *m = svm_vmcb(v);
 
+    if (v->vm->software_mmu) {
+        m->save.cr3 = root.a;
+        svm_dirty(m, CLEAN_CR);
+        return;
+    }
     m->ctl.ncr3 = root.a;
     svm_dirty(m, CLEAN_NP);
 }
@@ -343,8 +345,7 @@ const struct hv_backend svm_backend = {
     .set_root = svm_set_root,
     .set_tag = svm_set_tag,
     .set_tsc_offset = svm_set_tsc_offset,
-    .trap_port = svm_trap_port,
-    .trap_msr = svm_trap_msr,
+    .direct_msr = svm_direct_msr,
     .check = svm_check,
     .fields = svm_doctor_fields,
     .nr_fields = SVM_DOCTOR_FIELDS,

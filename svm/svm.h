@@ -20,9 +20,12 @@ struct svm_vm {
 struct svm_vcpu {
     struct vmcb *vmcb;
     uint64_t vmcb_pa;
-    uint64_t dr[4];              /* DR0-DR3 while not loaded: the VMCB does not hold them */
-    uint64_t iret_rip;           /* the IRET that ends an NMI handler, once it was intercepted */
-    unsigned cpu;                /* processor of the last entry: clean bits hold only there */
+    uint64_t dr[4];    /* DR0-DR3 while not loaded: the VMCB does not hold them */
+    uint64_t iret_rip; /* the IRET that ends an NMI handler, once it was intercepted */
+    unsigned cpu;      /* processor of the last entry: clean bits hold only there */
+    struct {
+        uint64_t cr0, cr3, cr4, efer; /* software MMU: what the guest believes; LMA left out */
+    } guest;
     bool in_section;             /* guest FS, GS, TR, LDTR and their MSRs are in the processor */
     bool irq_window, nmi_window; /* the window is open for these */
     bool nmi_masked;             /* an NMI was injected and its IRET not seen */
@@ -65,6 +68,12 @@ void svm_run(struct vcpu *v, struct vm_exit *exit);
 void svm_exit(struct vcpu *v, struct vm_exit *exit);
 
 /* svm_regs.c */
+/* Software MMU: what the processor gets of the guest's control registers. */
+void svm_sync_mode(struct vcpu *v);
+/* DR0 to DR3 into and out of the processor. */
+void svm_drs_load(const struct svm_vcpu *s);
+void svm_drs_save(struct svm_vcpu *s);
+/* Operations of struct hv_backend, as those that follow. */
 uint64_t svm_get_reg(struct vcpu *v, enum hv_reg reg);
 void svm_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value);
 void svm_get_seg(struct vcpu *v, enum seg_reg seg, struct segment *out);
@@ -88,5 +97,4 @@ void svm_event_iret(struct vcpu *v);
 /* svm_bitmap.c */
 enum hv_err svm_bitmap_create(struct svm_vm *s, uint32_t owner);
 void svm_bitmap_destroy(struct svm_vm *s);
-void svm_trap_port(struct vm *vm, uint16_t port, bool trap);
-void svm_trap_msr(struct vm *vm, uint32_t index, bool trap_read, bool trap_write);
+void svm_direct_msr(struct vm *vm, uint32_t index);

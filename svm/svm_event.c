@@ -9,8 +9,6 @@
 #include "arch/x86_64/regs.h"
 #include "svm/svm.h"
 
-#define CR8_WRITE BIT(8)
-
 enum hv_err svm_inject(struct vcpu *v, const struct event *ev)
 {
     static const uint32_t types[] = {
@@ -91,7 +89,8 @@ void svm_trap_tpr(struct vcpu *v, bool on)
 {
     struct vmcb *m = svm_vmcb(v);
 
-    m->ctl.cr_write = on ? (uint16_t)CR8_WRITE : 0;
+    m->ctl.cr_write &= (uint16_t)~ICEPT_CR_TPR;
+    m->ctl.cr_write |= on ? (uint16_t)ICEPT_CR_TPR : 0;
     svm_dirty(m, CLEAN_INTERCEPTS);
 }
 

@@ -10,7 +10,7 @@
 #define INSN_MAX 15u
 
 /* clang-format off */
-static const uint8_t kind_of_code[VMEXIT_RDPRU + 1] = { /* EXIT_NONE: not one of ours */
+static const uint8_t kind_of_code[VMEXIT_INVPCID + 1] = { /* EXIT_NONE: not one of ours */
     [VMEXIT_CR_READ(0) ... VMEXIT_CR_WRITE(15)] = EXIT_CR,
     [VMEXIT_DR_READ(0) ... VMEXIT_DR_WRITE(15)] = EXIT_DR,
     [VMEXIT_EXCEPTION(0) ... VMEXIT_EXCEPTION(31)] = EXIT_EXCEPTION,
@@ -46,6 +46,7 @@ static const uint8_t kind_of_code[VMEXIT_RDPRU + 1] = { /* EXIT_NONE: not one of
     [VMEXIT_MWAIT_ARMED] = EXIT_MWAIT,
     [VMEXIT_XSETBV]      = EXIT_XSETBV,
     [VMEXIT_RDPRU]       = EXIT_VIRT_INSN,
+    [VMEXIT_INVPCID]     = EXIT_VIRT_INSN,
 };
 /* clang-format on */
 
@@ -109,11 +110,41 @@ static void translate_exception(const struct vmcb *m, uint32_t code, struct vm_e
         exit->kind = EXIT_MACHINE_CHECK;
         return;
     }
+    if (vector == EXC_PF) {
+        exit->kind = EXIT_PAGE_FAULT;
+        exit->pf = (struct exit_page_fault){.gva = GVA(m->ctl.exit_info2),
+                                            .error = (uint32_t)m->ctl.exit_info1};
+        return;
+    }
     exit->exc = (struct exit_exception){
         .vector = vector,
         .has_error = (EXC_WITH_ERROR >> vector) & 1,
         .error = (uint32_t)m->ctl.exit_info1,
         .cr2 = m->ctl.exit_info2,
+    };
+}
+
+/* The length of the instruction is for common code to find: next RIP is not said to come with this exit. */
+static void translate_task(const struct vmcb *m, struct vm_exit *exit)
+{
+    uint64_t info = m->ctl.exit_info2, event = m->ctl.exit_int_info;
+    unsigned type = event >> EVINJ_TYPE_SHIFT & EVINJ_TYPE_MASK, vector = event & EVINJ_VECTOR;
+    bool delivers = (event & EVINJ_VALID) != 0;
+    bool soft = type == EVINJ_TYPE_SOFT ||
+                (type == EVINJ_TYPE_EXCEPTION && (vector == EXC_BP || vector == EXC_OF));
+    enum task_reason reason = info & TASK_BY_IRET   ? TASK_IRET
+                              : info & TASK_BY_JUMP ? TASK_JUMP
+                              : delivers            ? TASK_GATE
+                                                    : TASK_CALL;
+
+    exit->insn_len = 0;
+    exit->task = (struct exit_task){
+        .selector = (uint16_t)m->ctl.exit_info1,
+        .reason = reason,
+        .by_insn = reason != TASK_GATE || soft,
+        .resume = (info & TASK_RESUME) != 0,
+        .has_error = reason == TASK_GATE && (info & TASK_HAS_ERROR),
+        .error = (uint32_t)info,
     };
 }
 
@@ -136,6 +167,13 @@ static __attribute__((noinline)) void translate_operands(struct vcpu *v, const s
     case EXIT_EXCEPTION:
         translate_exception(m, code, exit);
         break;
+    case EXIT_INVLPG:
+        exit->invlpg =
+            (struct exit_invlpg){.decoded = hv_caps.decode_assists, .gva = GVA(m->ctl.exit_info1)};
+        break;
+    case EXIT_TASK_SWITCH:
+        translate_task(m, exit);
+        break;
     case EXIT_NMI_WINDOW:
         exit->insn_len = 0;
         svm_event_iret(v);
@@ -149,8 +187,9 @@ static __attribute__((noinline)) void translate_operands(struct vcpu *v, const s
 }
 
 /* Kinds that need more than their name and the instruction's length. */
-#define KINDS_WITH_OPERANDS \
-    (BIT(EXIT_CR) | BIT(EXIT_EXCEPTION) | BIT(EXIT_NMI_WINDOW) | BIT(EXIT_NONE))
+#define KINDS_WITH_OPERANDS                                                         \
+    (BIT(EXIT_CR) | BIT(EXIT_INVLPG) | BIT(EXIT_EXCEPTION) | BIT(EXIT_NMI_WINDOW) | \
+     BIT(EXIT_TASK_SWITCH) | BIT(EXIT_NONE))
 
 /* No shadow, no trap or resume flag, and RIP does not wrap (see svm_advance). */
 static inline bool is_plain_step(const struct vmcb *m)

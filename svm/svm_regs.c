@@ -9,9 +9,77 @@
 #include "arch/x86_64/regs.h"
 #include "svm/svm.h"
 
+/* On the tables that set_root gave, whatever the guest believes (backend.h). */
+void svm_sync_mode(struct vcpu *v)
+{
+    const struct svm_vcpu *s = svm_of(v);
+    struct vmcb *m = s->vmcb;
+    bool paged = (s->guest.cr0 & CR0_PG) != 0;
+    bool lng = paged && (s->guest.efer & EFER_LME);
+
+    m->save.cr0 = (s->guest.cr0 & ~(CR0_CD | CR0_NW)) | CR0_PG | CR0_WP;
+    m->save.cr4 = (s->guest.cr4 & ~(CR4_PGE | CR4_PCIDE | CR4_PKE)) | CR4_PAE;
+    if (!paged) {
+        m->save.cr4 &= ~(CR4_SMEP | CR4_SMAP);
+    }
+    m->save.efer = (s->guest.efer & ~(EFER_LME | EFER_LMA)) | EFER_SVME |
+                   (cpu_features.nx ? EFER_NXE : 0) | (lng ? EFER_LME | EFER_LMA : 0);
+    svm_dirty(m, CLEAN_CR);
+}
+
+static uint64_t guest_efer(const struct svm_vcpu *s)
+{
+    bool active = (s->guest.efer & EFER_LME) && (s->guest.cr0 & CR0_PG);
+
+    return s->guest.efer | (active ? EFER_LMA : 0);
+}
+
+/* The registers that are the guest's belief alone with the software MMU. */
+static uint64_t *believed(struct vcpu *v, enum hv_reg reg)
+{
+    struct svm_vcpu *s = svm_of(v);
+
+    if (likely(!v->vm->software_mmu)) {
+        return NULL;
+    }
+    switch (reg) {
+    case REG_CR0:
+        return &s->guest.cr0;
+    case REG_CR3:
+        return &s->guest.cr3;
+    case REG_CR4:
+        return &s->guest.cr4;
+    case REG_EFER:
+        return &s->guest.efer;
+    default:
+        return NULL;
+    }
+}
+
+void svm_drs_load(const struct svm_vcpu *s)
+{
+    WRITE_DR(0, s->dr[0]);
+    WRITE_DR(1, s->dr[1]);
+    WRITE_DR(2, s->dr[2]);
+    WRITE_DR(3, s->dr[3]);
+}
+
+void svm_drs_save(struct svm_vcpu *s)
+{
+    READ_DR(0, s->dr[0]);
+    READ_DR(1, s->dr[1]);
+    READ_DR(2, s->dr[2]);
+    READ_DR(3, s->dr[3]);
+}
+
 uint64_t svm_get_reg(struct vcpu *v, enum hv_reg reg)
 {
     const struct vmcb *m = svm_vmcb(v);
+    const uint64_t *guest = believed(v, reg);
+
+    if (guest != NULL) {
+        return reg == REG_EFER ? guest_efer(svm_of(v)) : *guest;
+    }
 
     switch (reg) {
     case REG_RSP:
@@ -28,6 +96,11 @@ uint64_t svm_get_reg(struct vcpu *v, enum hv_reg reg)
         return m->save.cr4;
     case REG_EFER:
         return m->save.efer & ~EFER_SVME;
+    case REG_DR0 ... REG_DR3:
+        if (v->loaded) {
+            svm_drs_save(svm_of(v));
+        }
+        return svm_of(v)->dr[reg - REG_DR0];
     case REG_DR6:
         return m->save.dr6;
     case REG_DR7:
@@ -44,7 +117,15 @@ uint64_t svm_get_reg(struct vcpu *v, enum hv_reg reg)
 void svm_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
 {
     struct vmcb *m = svm_vmcb(v);
+    uint64_t *guest = believed(v, reg);
 
+    if (guest != NULL) {
+        *guest = reg == REG_EFER ? value & ~EFER_LMA : value;
+        if (reg != REG_CR3) {
+            svm_sync_mode(v);
+        }
+        return;
+    }
     switch (reg) {
     case REG_RSP:
         m->save.rsp = value;
@@ -71,6 +152,13 @@ void svm_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
     case REG_EFER:
         m->save.efer = value | EFER_SVME;
         svm_dirty(m, CLEAN_CR);
+        break;
+    case REG_DR0 ... REG_DR3:
+        (void)svm_get_reg(v, reg);
+        svm_of(v)->dr[reg - REG_DR0] = value;
+        if (v->loaded) {
+            svm_drs_load(svm_of(v));
+        }
         break;
     case REG_DR6:
         m->save.dr6 = value;
@@ -262,6 +350,6 @@ bool svm_code_state(struct vcpu *v, struct code_state *out)
         return false;
     }
     out->rip = v->rip;
-    out->cr3 = m->save.cr3;
+    out->cr3 = v->vm->software_mmu ? svm_of(v)->guest.cr3 : m->save.cr3;
     return true;
 }

@@ -39,6 +39,15 @@ static void init_intercepts(struct vmcb_control *c, const struct vmcb_config *cf
      * which no interrupt is taken (CVE-2015-5307, CVE-2015-8104). #MC is the host's.
      */
     c->exceptions = (uint32_t)(BIT(EXC_DB) | BIT(EXC_AC) | BIT(EXC_MC));
+    if (cfg->software_mmu) {
+        c->cr_read = (uint16_t)ICEPT_CR_PAGING;
+        c->cr_write = (uint16_t)ICEPT_CR_PAGING;
+        c->exceptions |= (uint32_t)BIT(EXC_PF);
+        c->intercept1 |= (uint32_t)(ICEPT1_INVLPG | ICEPT1_TASK_SWITCH);
+        if (cfg->invpcid) {
+            c->intercept3 |= (uint32_t)ICEPT3_INVPCID; /* CPUID denies it: #UD */
+        }
+    }
     if (cfg->pause) {
         c->intercept1 |= (uint32_t)ICEPT1_PAUSE;
         if (cfg->pause_filter) {
@@ -54,7 +63,7 @@ void vmcb_init(struct vmcb *m, const struct vmcb_config *cfg)
     init_intercepts(&m->ctl, cfg);
     m->ctl.iopm_pa = cfg->iopm_pa;
     m->ctl.msrpm_pa = cfg->msrpm_pa;
-    m->ctl.np_control = NPCTL_ENABLE;
+    m->ctl.np_control = cfg->software_mmu ? 0 : (uint64_t)NPCTL_ENABLE;
     m->ctl.asid = 1; /* tag.c gives the real one; 0 is the host's and refused */
     vmcb_reset(m);
 }
@@ -92,6 +101,6 @@ void vmcb_reset(struct vmcb *m)
     m->ctl.event_inj = 0;
     m->ctl.exit_int_info = 0;
     m->ctl.intercept1 &= (uint32_t) ~(ICEPT1_VINTR | ICEPT1_IRET);
-    m->ctl.cr_write = 0;
+    m->ctl.cr_write &= (uint16_t)~ICEPT_CR_TPR;
     m->ctl.clean = 0;
 }

@@ -121,10 +121,16 @@ _Static_assert(sizeof(struct vmcb) == 4096, "VMCB size");
 #define ICEPT1_INVD BIT(22)
 #define ICEPT1_PAUSE BIT(23)
 #define ICEPT1_HLT BIT(24)
+#define ICEPT1_INVLPG BIT(25)
 #define ICEPT1_INVLPGA BIT(26)
 #define ICEPT1_IOIO BIT(27)
 #define ICEPT1_MSR BIT(28)
+#define ICEPT1_TASK_SWITCH BIT(29)
 #define ICEPT1_SHUTDOWN BIT(31)
+
+/* cr_read, cr_write: with the software MMU CR0, CR3 and CR4; CR8 at times. */
+#define ICEPT_CR_PAGING (BIT(0) | BIT(3) | BIT(4))
+#define ICEPT_CR_TPR BIT(8)
 
 /* intercept2 */
 #define ICEPT2_VMRUN BIT(0)
@@ -139,6 +145,9 @@ _Static_assert(sizeof(struct vmcb) == 4096, "VMCB size");
 #define ICEPT2_MWAIT BIT(11)
 #define ICEPT2_XSETBV BIT(13)
 #define ICEPT2_RDPRU BIT(14)
+
+/* intercept3 */
+#define ICEPT3_INVPCID BIT(2)
 
 /* tlb_control */
 #define TLB_KEEP 0u
@@ -157,6 +166,12 @@ _Static_assert(sizeof(struct vmcb) == 4096, "VMCB size");
 #define NPCTL_ENABLE BIT(0)
 
 /* event_inj and exit_int_info */
+/* EXITINFO2 of a task switch; an error code below ("Task Switch Intercept") */
+#define TASK_BY_IRET BIT(36)
+#define TASK_BY_JUMP BIT(38)
+#define TASK_HAS_ERROR BIT(44)
+#define TASK_RESUME BIT(48)
+
 #define EVINJ_VECTOR 0xffu
 #define EVINJ_TYPE_SHIFT 8
 #define EVINJ_TYPE_MASK 7u
@@ -170,7 +185,6 @@ _Static_assert(sizeof(struct vmcb) == 4096, "VMCB size");
 
 /* clean: groups of fields that did not change since the last entry ("VMCB Clean Bits"). */
 #define CLEAN_INTERCEPTS BIT(0)
-#define CLEAN_PERM_MAPS BIT(1)
 #define CLEAN_ASID BIT(2)
 #define CLEAN_INT BIT(3)
 #define CLEAN_NP BIT(4)
@@ -219,6 +233,7 @@ _Static_assert(sizeof(struct vmcb) == 4096, "VMCB size");
 #define VMEXIT_MWAIT_ARMED 0x08cu
 #define VMEXIT_XSETBV 0x08du
 #define VMEXIT_RDPRU 0x08eu
+#define VMEXIT_INVPCID 0x0a2u
 #define VMEXIT_NPF 0x400u
 #define VMEXIT_INVALID 0xffffffffu
 
@@ -243,8 +258,10 @@ _Static_assert(sizeof(struct vmcb) == 4096, "VMCB size");
 struct vmcb_config {
     uint64_t iopm_pa, msrpm_pa;
     bool pause; /* intercept PAUSE */
+    bool software_mmu;
     bool pause_filter;
-    bool rdpru; /* the processor has RDPRU */
+    bool rdpru;   /* the processor has RDPRU */
+    bool invpcid; /* it has INVPCID, and so its intercept */
 };
 /* A VMCB for a new vCPU, guest state as after reset. */
 void vmcb_init(struct vmcb *m, const struct vmcb_config *cfg);

@@ -8,7 +8,7 @@ import sys
 command, emul_flags, sources = sys.argv[1], sys.argv[2], sys.argv[3:]
 entries = []
 for source in sources:
-    extra = f" {emul_flags}" if source.startswith("kernel/emul/") else ""
+    extra = f" {emul_flags}" if source.startswith(("kernel/emul/", "mm/reclaim/")) else ""
     entries.append({"directory": os.getcwd(), "file": source,
                     "command": f"{command}{extra} -c {source}"})
 json.dump(entries, sys.stdout, indent=1)

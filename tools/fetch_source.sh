@@ -5,16 +5,17 @@
 # usage: fetch_source.sh PACKAGE DIRECTORY
 #
 # The machine's own package sources (deb822 *.sources or classic *.list) are copied with every
-# entry turned into a source entry; lists and cache live under DIRECTORY/apt. apt verifies
-# signatures as always. The unpacked tree ends up as DIRECTORY/PACKAGE.
+# entry turned into a source entry; lists and cache live under DIRECTORY/PACKAGE.apt, so that several
+# may be fetched at once. apt verifies signatures as always. The unpacked tree ends up as
+# DIRECTORY/PACKAGE.
 set -eu
 
 package=$1
 mkdir -p "$2"
 dir=$(cd "$2" && pwd)
-apt=$dir/apt
-rm -rf "$apt" "$dir/unpack"
-mkdir -p "$apt/parts" "$apt/lists/partial" "$apt/cache/archives/partial" "$dir/unpack"
+apt=$dir/$package.apt
+rm -rf "$apt" "$dir/$package.unpack"
+mkdir -p "$apt/parts" "$apt/lists/partial" "$apt/cache/archives/partial" "$dir/$package.unpack"
 
 for file in /etc/apt/sources.list.d/*.sources; do
     [ -f "$file" ] || continue
@@ -43,11 +44,11 @@ CONF
 # A foreign archive without source entries makes the update fail in part: what counts is whether
 # the package is found afterwards.
 apt-get -c "$apt/apt.conf" update -qq >"$apt/update.log" 2>&1 || true
-if ! (cd "$dir/unpack" && apt-get -c "$apt/apt.conf" source -qq "$package") >"$apt/source.log" 2>&1; then
+if ! (cd "$dir/$package.unpack" && apt-get -c "$apt/apt.conf" source -qq "$package") >"$apt/source.log" 2>&1; then
     cat "$apt/update.log" "$apt/source.log" >&2
     echo "fetch_source: Debian source package '$package' could not be fetched" >&2
     exit 1
 fi
 rm -rf "${dir:?}/$package"
-mv "$dir/unpack/$package"-*/ "$dir/$package"
-rm -rf "$dir/unpack" "$apt"
+mv "$dir/$package.unpack/$package"-*/ "$dir/$package"
+rm -rf "$dir/$package.unpack" "$apt"

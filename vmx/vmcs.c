@@ -38,22 +38,31 @@ static void build_controls(const struct vcpu *v)
 {
     const struct vmx_controls *c = &vmx_caps.chosen;
 
+    bool software = vmx_of(v)->software;
+
     vmcs_write(VMCS_PIN_CTL, c->pin);
     vmcs_write(VMCS_EXIT_CTL, c->exit);
     vmcs_wind_timer();
     uint64_t proc2 = c->proc2;
+    if (software) {
+        proc2 &= ~(PROC2_EPT | PROC2_UNRESTRICTED | PROC2_INVPCID);
+    }
     /* A lone vCPU that pauses waits for a device, not for another vCPU. */
     if (v->vm->config.vcpus > 1 && (vmx_caps.proc2.may & PROC2_PAUSE_LOOP)) {
         proc2 |= PROC2_PAUSE_LOOP;
         vmcs_write(VMCS_PLE_GAP, PLE_GAP);
         vmcs_write(VMCS_PLE_WINDOW, PLE_WINDOW);
     }
-    vmcs_write(VMCS_PROC2_CTL, proc2);
+    if (vmx_has(c->proc, PROC_SECONDARY)) {
+        vmcs_write(VMCS_PROC2_CTL, proc2);
+    }
     /*
      * #DB and #AC: a guest can build an endless stream of either inside one instruction, during
-     * which no interrupt is taken (CVE-2015-5307, CVE-2015-8104). #MC is the host's.
+     * which no interrupt is taken (CVE-2015-5307, CVE-2015-8104). #MC is the host's. With the software
+     * MMU any page fault may be one that the guest is not to see.
      */
-    vmcs_write(VMCS_EXCEPTIONS, BIT(EXC_DB) | BIT(EXC_AC) | BIT(EXC_MC));
+    vmcs_write(VMCS_EXCEPTIONS,
+               BIT(EXC_DB) | BIT(EXC_AC) | BIT(EXC_MC) | (software ? BIT(EXC_PF) : 0));
     vmcs_write(VMCS_PF_MASK, 0);
     vmcs_write(VMCS_PF_MATCH, 0);
     vmcs_write(VMCS_CR3_TARGETS, 0);
@@ -89,9 +98,14 @@ static void build_addresses(const struct vcpu *v)
 }
 
 /* What of the guest never changes: the register masks and what it cannot reach. */
-static void build_guest(void)
+static void build_guest(const struct vcpu *v)
 {
-    vmcs_write(VMCS_CR0_MASK, vmx_cr0_mask());
+    const struct vmx_vcpu *s = vmx_of(v);
+
+    vmcs_write(VMCS_CR0_MASK, vmx_cr0_mask(s));
+    if (s->software && vmx_has(vmx_caps.chosen.entry, ENTRY_LOAD_PAT)) {
+        vmcs_write(VMCS_GUEST_PAT, rdmsr(MSR_PAT)); /* our tables are walked with it */
+    }
     vmcs_write(VMCS_GUEST_ACTIVITY, 0);
     vmcs_write(VMCS_GUEST_DEBUGCTL, 0);
 }
@@ -127,7 +141,7 @@ void vmcs_build(const struct vcpu *v)
 {
     build_controls(v);
     build_addresses(v);
-    build_guest();
+    build_guest(v);
     build_host();
 }
 

@@ -261,6 +261,9 @@ enum vmcs_field {
 #define QUAL_CR_GPR_SHIFT 8
 #define QUAL_CR_LMSW_SHIFT 16
 /* Qualification of EPT violations */
+#define QUAL_TASK_REASON 3u /* enum task_reason; selector below */
+#define QUAL_TASK_REASON_SHIFT 30
+
 #define QUAL_EPT_READ BIT(0)
 #define QUAL_EPT_WRITE BIT(1)
 #define QUAL_EPT_FETCH BIT(2)

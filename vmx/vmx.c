@@ -52,11 +52,11 @@ static enum hv_err vmx_probe(struct backend_caps *caps)
     if (what != NULL) {
         return missing(caps, what);
     }
-    vmx_regs_init();
     const struct vmx_controls *c = &vmx_caps.chosen;
     bool ad = vmx_has(vmx_caps.ept_vpid, EPTCAP_AD);
     caps->nr_tags = vmx_has(c->proc2, PROC2_VPID) ? MAX_VPID : 0;
-    caps->nested_paging = true;
+    caps->nested_paging = vmx_has(c->proc2, PROC2_EPT);
+    caps->software_mmu = vmx_caps_software(&vmx_caps);
     caps->nested_max_order = vmx_has(vmx_caps.ept_vpid, EPTCAP_1G) ? ORDER_1G : ORDER_2M;
     caps->next_rip = true;
     caps->decode_assists = true;
@@ -239,6 +239,7 @@ static enum hv_err vmx_vcpu_init(struct vcpu *v)
         return HV_ENOMEM;
     }
     s->cpu = s->host_cpu = VMX_NO_CPU;
+    vmx_regs_init(s, v->vm);
     s->vmcs = kmalloc(PAGE_SIZE, v->vm->id);
     s->apic_page = kmalloc(PAGE_SIZE, v->vm->id);
     s->msrs = by_list ? kmalloc(2 * sizeof(*s->msrs), v->vm->id) : NULL;
@@ -268,10 +269,10 @@ static void vmx_vcpu_put(struct vcpu *v)
 
 /* ---- Sections ---- */
 
-/* The guest's PAT, where no entry control loads it. */
-static void exchange_pat(uint64_t pat)
+/* The guest's PAT, where no entry control loads it. Our own tables are walked with the host's. */
+static void exchange_pat(const struct vcpu *v, uint64_t pat)
 {
-    if (!vmx_has(vmx_caps.chosen.entry, ENTRY_LOAD_PAT)) {
+    if (!vmx_has(vmx_caps.chosen.entry, ENTRY_LOAD_PAT) && !vmx_of(v)->software) {
         wrmsr(MSR_PAT, pat);
     }
 }
@@ -286,20 +287,24 @@ static void vmx_section_begin(struct vcpu *v)
         irq_disable();
     }
     vmx_of(v)->dirty |= VMX_NEW_SECTION;
-    exchange_pat(vmx_of(v)->copy[VC_PAT]);
+    exchange_pat(v, vmx_of(v)->copy[VC_PAT]);
 }
 
 static void vmx_section_end(struct vcpu *v)
 {
-    (void)v;
-    exchange_pat(host_pat);
+    exchange_pat(v, host_pat);
     irq_enable();
 }
 
 static void vmx_set_root(struct vcpu *v, hpa_t root)
 {
     uint64_t ad = vmx_has(vmx_caps.ept_vpid, EPTCAP_AD) ? EPTP_AD : 0;
+    struct vmx_vcpu *s = vmx_of(v);
 
+    if (s->software) {
+        vmx_set(v, VC_CR3, root.a);
+        return;
+    }
     vmx_set(v, VC_EPTP, root.a | EPTP_TYPE_WB | EPTP_WALK_4 | ad);
 }
 
@@ -319,7 +324,7 @@ void vmx_flush_linear(struct vcpu *v)
 {
     uint32_t vpid = (uint32_t)vmx_get(v, VC_VPID);
 
-    if (vpid == 0) {
+    if (hv_caps.nr_tags == 0) {
         return; /* every entry flushes */
     }
     if (vmx_caps.ept_vpid & EPTCAP_INVVPID_SINGLE) {
@@ -332,11 +337,10 @@ void vmx_flush_linear(struct vcpu *v)
 /*
  * Translations of nested tables alone carry no tag, only the root. So a vCPU that comes to this
  * processor with a new tag may still meet stale ones: its first entry flushes them too. A vCPU that
- * keeps its tag flushes nothing.
+ * keeps its tag flushes nothing. With the software MMU all translations are linear: a new tag has none.
  */
 static void vmx_set_tag(struct vcpu *v, uint32_t tag, bool flush, bool flush_all)
 {
-    (void)flush;
     if (hv_caps.nr_tags != 0) {
         vmx_set(v, VC_VPID, tag);
     }
@@ -345,7 +349,11 @@ static void vmx_set_tag(struct vcpu *v, uint32_t tag, bool flush, bool flush_all
     } else if (hv_caps.nr_tags != 0 && flush_all) {
         vmx_invvpid(INV_ALL, 0);
     }
-    flush_nested(v, flush_all);
+    if (!vmx_of(v)->software) {
+        flush_nested(v, flush_all);
+    } else if (flush) {
+        vmx_of(v)->dirty |= VMX_FLUSH_LINEAR;
+    }
 }
 
 static void vmx_set_tsc_offset(struct vcpu *v, uint64_t offset)
@@ -380,8 +388,8 @@ static void settle(struct vcpu *v)
 
 static unsigned vmx_check(struct vcpu *v, doctor_report_t report, void *arg)
 {
-    /* vmx_run refuses real mode in words of its own where the processor cannot do it. */
-    if (!hv_caps.unrestricted && !(vmx_get_reg(v, REG_CR0) & CR0_PE)) {
+    /* A state that is not to be entered: emulated until it can be. */
+    if (vmx_of(v)->emulated && !vmx_enterable(v)) {
         return 0;
     }
     settle(v);
@@ -416,7 +424,7 @@ static void vmx_dump(struct vcpu *v)
         log_error("  exit %#llx qualification %#llx gpa %#llx event %#llx",
                   (unsigned long long)vmcs_read(VMCS_EXIT_REASON),
                   (unsigned long long)vmcs_read(VMCS_QUALIFICATION),
-                  (unsigned long long)vmcs_read(VMCS_GUEST_PHYSICAL),
+                  (unsigned long long)vmx_exit_gpa(v),
                   (unsigned long long)vmcs_read(VMCS_VECTORING));
     }
 }
@@ -452,11 +460,11 @@ const struct hv_backend vmx_backend = {
     .set_root = vmx_set_root,
     .set_tag = vmx_set_tag,
     .set_tsc_offset = vmx_set_tsc_offset,
-    .trap_port = vmx_trap_port,
-    .trap_msr = vmx_trap_msr,
+    .direct_msr = vmx_direct_msr,
     .check = vmx_check,
     .fields = vmx_doctor_fields,
     .nr_fields = VMX_DOCTOR_FIELDS,
     .poke = vmx_poke,
+    .emulation = &vmx_emulation,
     .dump = vmx_dump,
 };

@@ -87,14 +87,19 @@ struct vmx_vcpu {
     bool launched;     /* VMRESUME, not VMLAUNCH */
 
     bool event_queued;    /* VC_ENTRY_EVENT holds an event that no entry has taken */
+    bool software;        /* the software MMU: no nested tables, CR3 is ours */
+    bool unrestricted;    /* real mode and paging off are the processor's business */
     bool identity;        /* paging is off, and the processor cannot: an identity map stands in */
+    bool emulated;        /* was in real mode, which the processor cannot: vmx_enterable */
     uint8_t event_length; /* of the instruction that VC_ENTRY_EVENT stands for */
     uint32_t event_error; /* its error code */
-    uint64_t valid;       /* by enum vmx_copy */
+    uint64_t valid;       /* by enum vmx_copy; likewise: */
+    uint64_t stays;       /* what an exit does not make void */
+    uint64_t fields;      /* what the VMCS holds */
     uint64_t copy[NR_VC];
 
-    uint64_t efer;     /* as the guest wrote it, LMA left out */
-    uint64_t idle_cr3; /* the guest's CR3 while `identity` */
+    uint64_t efer;      /* as the guest wrote it, LMA left out */
+    uint64_t guest_cr3; /* while `identity` or `software` */
     struct vmx_live live;
     uint32_t *apic_page;        /* virtual-APIC page: the task priority */
     struct vmx_msr_entry *msrs; /* EFER to load at entry and exit, where no control does it */
@@ -146,20 +151,25 @@ void vmcs_wind_timer(void);
 bool vmx_prepare(struct vcpu *v, struct vm_exit *exit);
 /* What the guest's turn left behind into v and the neutral form. */
 void vmx_exit(struct vcpu *v, struct vm_exit *exit);
+/* Guest-physical address of the exit; 0 without nested tables. */
+uint64_t vmx_exit_gpa(const struct vcpu *v);
 /* The instruction failed: the guest did not run. */
 void vmx_refused(struct vcpu *v, struct vm_exit *exit);
+
+/* vmx_emulate.c: for processors without unrestricted guests. */
+extern const struct hv_emulation vmx_emulation;
+/* Of a vCPU that is `emulated`: may it be entered? Then it is emulated no longer. */
+bool vmx_enterable(struct vcpu *v);
 
 /* vmx_regs.c */
 /* Read a copy that is not valid. */
 uint64_t vmx_fetch(struct vcpu *v, enum vmx_copy what);
-/* Which fields this processor has; once, after vmx_caps is there. */
-void vmx_regs_init(void);
+/* How s, new and zero, is to be run. */
+void vmx_regs_init(struct vmx_vcpu *s, const struct vm *vm);
 /* Write what is dirty into the VMCS. */
 void vmx_write_back(struct vcpu *v);
 /* Guest state as after INIT; root, tag and TSC offset stay. */
 void vmx_reset_regs(struct vcpu *v);
-/* Bits of CR0 whose guest value is in the shadow and whose change exits. */
-uint64_t vmx_cr0_mask(void);
 /* The same inside a section, for fields that are asked for often. */
 static inline uint64_t vmx_get_here(struct vcpu *v, enum vmx_copy what, enum vmcs_field field)
 {
@@ -187,6 +197,7 @@ static inline void vmx_set(struct vcpu *v, enum vmx_copy what, uint64_t value)
         s->dirty |= BIT(what);
     }
 }
+/* vmx_regs.c: operations of struct hv_backend. */
 uint64_t vmx_get_reg(struct vcpu *v, enum hv_reg reg);
 void vmx_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value);
 void vmx_get_seg(struct vcpu *v, enum seg_reg seg, struct segment *out);
@@ -198,6 +209,20 @@ bool vmx_code_state(struct vcpu *v, struct code_state *out);
 /* Between memory and the processor. */
 void vmx_live_load(const struct vmx_live *l);
 void vmx_live_save(struct vmx_live *l);
+
+/* vmx_cr.c: in the guest's values. */
+uint64_t vmx_get_cr0(struct vcpu *v);
+uint64_t vmx_get_cr3(struct vcpu *v);
+uint64_t vmx_get_cr4(struct vcpu *v);
+uint64_t vmx_get_efer(struct vcpu *v);
+void vmx_set_cr0(struct vcpu *v, uint64_t value);
+void vmx_set_cr3(struct vcpu *v, uint64_t value);
+void vmx_set_cr4(struct vcpu *v, uint64_t value);
+void vmx_set_efer(struct vcpu *v, uint64_t value);
+/* Bits of CR0 whose guest value is in the shadow and whose change exits. */
+uint64_t vmx_cr0_mask(const struct vmx_vcpu *s);
+/* The primary processor-based controls that s always has. */
+uint64_t vmx_proc_controls(const struct vmx_vcpu *s);
 
 /* vmx_event.c */
 enum hv_err vmx_inject(struct vcpu *v, const struct event *ev);
@@ -213,8 +238,7 @@ void vmx_event_nmi_unblocked(struct vcpu *v);
 /* vmx_bitmap.c */
 enum hv_err vmx_bitmap_create(struct vmx_vm *m, uint32_t owner);
 void vmx_bitmap_destroy(struct vmx_vm *m);
-void vmx_trap_port(struct vm *vm, uint16_t port, bool trap);
-void vmx_trap_msr(struct vm *vm, uint32_t index, bool trap_read, bool trap_write);
+void vmx_direct_msr(struct vm *vm, uint32_t index);
 
 /* vmx.c */
 /* Drop the linear translations under v's tag on this processor. */

@@ -25,6 +25,7 @@
 #define NEED_PROC                                                                            \
     (PROC_TSC_OFFSET | PROC_HLT | PROC_MWAIT | PROC_MONITOR | PROC_RDPMC | PROC_IO_BITMAPS | \
      PROC_MSR_BITMAP)
+#define SOFTWARE_MMU (PROC_CR3_LOAD | PROC_CR3_STORE | PROC_INVLPG)
 #define WANT_PROC (NEED_PROC | PROC_TPR_SHADOW | PROC_SECONDARY)
 #define WANT_PROC2 \
     (PROC2_EPT | PROC2_VPID | PROC2_UNRESTRICTED | PROC2_RDTSCP | PROC2_INVPCID | PROC2_WBINVD)
@@ -86,12 +87,24 @@ static bool vpid_usable(const struct vmx_caps *c)
            (c->ept_vpid & (EPTCAP_INVVPID_SINGLE | EPTCAP_INVVPID_ALL)) != 0;
 }
 
+/* Four levels, write-back tables, 2 MiB pages, and an INVEPT that drops them. */
+static bool ept_usable(const struct vmx_caps *c)
+{
+    const uint64_t needs = EPTCAP_WALK_4 | EPTCAP_WB | EPTCAP_2M | EPTCAP_INVEPT;
+
+    return (c->ept_vpid & needs) == needs &&
+           (c->ept_vpid & (EPTCAP_INVEPT_SINGLE | EPTCAP_INVEPT_ALL)) != 0;
+}
+
 void vmx_caps_choose(struct vmx_caps *c)
 {
     uint64_t want2 = WANT_PROC2;
 
     if (!vpid_usable(c)) {
         want2 &= ~PROC2_VPID;
+    }
+    if (!ept_usable(c)) {
+        want2 &= ~(PROC2_EPT | PROC2_UNRESTRICTED);
     }
     c->chosen = (struct vmx_controls){
         .pin = choose(&c->pin, WANT_PIN),
@@ -104,6 +117,8 @@ void vmx_caps_choose(struct vmx_caps *c)
     if (!(c->chosen.pin & PIN_TIMER) || !(c->chosen.exit & EXITC_SAVE_TIMER)) {
         c->chosen.pin &= (uint32_t)~PIN_TIMER;
         c->chosen.exit &= (uint32_t)~EXITC_SAVE_TIMER;
+        /* What holds interrupts back (vmcs_wind_timer) must not keep a waiting guest for ever. */
+        c->chosen.proc |= (uint32_t)(PROC_PAUSE & c->proc.may);
     }
     if (!(c->chosen.exit & EXITC_LOAD_PAT) || !(c->chosen.entry & ENTRY_LOAD_PAT)) {
         c->chosen.exit &= (uint32_t)~EXITC_LOAD_PAT;
@@ -121,10 +136,13 @@ void vmx_caps_choose(struct vmx_caps *c)
     }
 }
 
+bool vmx_caps_software(const struct vmx_caps *c)
+{
+    return (c->proc.may & SOFTWARE_MMU) == SOFTWARE_MMU;
+}
+
 const char *vmx_caps_missing(const struct vmx_caps *c)
 {
-    const uint64_t ept_needs = EPTCAP_WALK_4 | EPTCAP_WB | EPTCAP_2M | EPTCAP_INVEPT;
-
     if ((c->pin.may & NEED_PIN) != NEED_PIN) {
         return "VMX is there, but without exits by interrupts and NMIs, or without virtual NMIs";
     }
@@ -132,13 +150,10 @@ const char *vmx_caps_missing(const struct vmx_caps *c)
         return "VMX is there, but without some of the basic controls (bitmaps for ports and MSRs, "
                "TSC offset, windows)";
     }
-    if (!(c->proc2.may & PROC2_EPT)) {
-        return "VMX is there, but without nested paging (extended page tables)";
-    }
-    if ((c->ept_vpid & ept_needs) != ept_needs ||
-        !(c->ept_vpid & (EPTCAP_INVEPT_SINGLE | EPTCAP_INVEPT_ALL))) {
-        return "VMX is there, but its nested paging lacks 4 levels, write-back tables, 2 MiB pages "
-               "or INVEPT";
+    if (!(c->chosen.proc2 & PROC2_EPT) && !vmx_caps_software(c)) {
+        return "VMX is there, but without nested paging (extended page tables) that we can use, "
+               "and "
+               "without exits by CR3 and INVLPG";
     }
     if (!(c->exit.may & EXITC_HOST_64) || !(c->entry.may & ENTRY_IA32E)) {
         return "VMX is there, but without 64-bit hosts and guests";

@@ -39,5 +39,7 @@ static inline bool vmx_has(uint64_t word, uint64_t bit)
 void vmx_caps_read(struct vmx_caps *c);
 /* The controls we want where offered, and what must be set. */
 void vmx_caps_choose(struct vmx_caps *c);
+/* Guests can run on tables of ours instead of nested ones. */
+bool vmx_caps_software(const struct vmx_caps *c);
 /* What we cannot do without and it lacks, in words; NULL: nothing. */
 const char *vmx_caps_missing(const struct vmx_caps *c);

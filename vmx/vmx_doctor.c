@@ -13,6 +13,7 @@
 static const char in_controls[] = "Checks on VMX Controls";
 static const char in_host_regs[] = "Checks on Host Control Registers, MSRs, and SSP";
 static const char in_host_segs[] = "Checks on Host Segment and Descriptor-Table Registers";
+static const char in_virtual_tlb[] = "Details of Virtual TLB Operation";
 static const char in_host_size[] = "Checks Related to Address-Space Size";
 
 static bool page_of_ours(const struct vmx_checks *c, uint64_t address)
@@ -116,6 +117,42 @@ static void check_nested(struct vmx_checks *c)
            "accessed and dirty flags only where the processor has them", in_controls);
     expect(c, (eptp & reserved) == 0 && physical(c, eptp) && eptp >> 12 != 0, "EPTP", eptp,
            "a table within the physical address width, reserved bits clear", in_controls);
+}
+
+/*
+ * Without nested tables the processor walks ours in place of the guest's (the manual's "virtual TLB"): the
+ * entry works without any of this, and the guest would then reach whatever its own tables name.
+ */
+static void check_software_mmu(struct vmx_checks *c)
+{
+    const uint64_t exits = PROC_CR3_LOAD | PROC_CR3_STORE | PROC_INVLPG;
+    const uint64_t cr0_ours = CR0_PE | CR0_PG | CR0_WP;
+    const uint64_t cr4_ours =
+        CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE;
+
+    if (c->proc2 & PROC2_EPT) {
+        return;
+    }
+    uint64_t exceptions = get(c, VMCS_EXCEPTIONS), mask = get(c, VMCS_PF_MASK);
+    expect(c, (exceptions & BIT(EXC_PF)) && mask == 0 && get(c, VMCS_PF_MATCH) == 0,
+           "exception bitmap", exceptions, "all page faults exit", in_virtual_tlb);
+    expect(c, (c->proc & exits) == exits, "processor-based controls", c->proc,
+           "MOV to and from CR3 and INVLPG exit", in_virtual_tlb);
+    uint64_t targets = get(c, VMCS_CR3_TARGETS);
+    expect(c, targets == 0, "CR3-target count", targets,
+           "0: no guest's CR3 gets into the processor", in_virtual_tlb);
+    uint64_t cr0_mask = get(c, VMCS_CR0_MASK), cr4_mask = get(c, VMCS_CR4_MASK);
+    expect(c, (cr0_mask & cr0_ours) == cr0_ours, "CR0 guest/host mask", cr0_mask,
+           "PE, PG and WP exit", in_virtual_tlb);
+    expect(c, (cr4_mask & cr4_ours) == cr4_ours, "CR4 guest/host mask", cr4_mask,
+           "what a walk looks at exits", in_virtual_tlb);
+    expect(c, (c->cr0 & CR0_PG) && (c->cr0 & CR0_WP), "CR0", c->cr0, "PG and WP are set",
+           in_virtual_tlb);
+    expect(c, (c->cr4 & (CR4_PAE | CR4_PGE | CR4_PCIDE)) == CR4_PAE, "CR4", c->cr4,
+           "PAE is set, PGE and PCIDE are clear", in_virtual_tlb);
+    uint64_t cr3 = get(c, VMCS_GUEST_CR3);
+    expect(c, c->ia32e ? IS_ALIGNED(cr3, PAGE_SIZE) : IS_ALIGNED(cr3, 32ULL) && cr3 >> 32 == 0,
+           "CR3", cr3, "a table of ours: a page, or four PAE entries below 4 GiB", in_virtual_tlb);
 }
 
 static void check_event(struct vmx_checks *c)
@@ -255,6 +292,7 @@ unsigned vmx_doctor_check(const struct vmx_caps *caps, vmx_doctor_read_t read,
     check_addresses(&c);
     check_msr_lists(&c);
     check_nested(&c);
+    check_software_mmu(&c);
     check_event(&c);
     check_host_registers(&c);
     check_host_selectors(&c);

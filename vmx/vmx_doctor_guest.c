@@ -329,11 +329,8 @@ static void check_pdptes(struct vmx_checks *c)
     }
 }
 
-void vmx_doctor_guest(struct vmx_checks *c)
+static void check_segments(struct vmx_checks *c)
 {
-    check_guest_registers(c);
-    check_guest_efer(c);
-    check_guest_rip(c);
     if (c->virtual_8086) {
         check_8086_segs(c);
     } else {
@@ -341,6 +338,33 @@ void vmx_doctor_guest(struct vmx_checks *c)
         check_data_segs(c);
     }
     check_system_segs(c);
+}
+
+static void say_nothing(void *arg, const char *field, uint64_t value, const char *rule,
+                        const char *section)
+{
+    (void)arg, (void)field, (void)value, (void)rule, (void)section;
+}
+
+unsigned vmx_doctor_segments(const struct vmx_caps *caps, vmx_doctor_read_t read, void *arg)
+{
+    struct vmx_checks c = {
+        .doctor = {.report = say_nothing, .arg = arg}, .caps = caps, .read = read};
+
+    c.cr0 = get(&c, VMCS_GUEST_CR0);
+    c.rflags = get(&c, VMCS_GUEST_RFLAGS);
+    c.ia32e = (get(&c, VMCS_ENTRY_CTL) & ENTRY_IA32E) != 0;
+    c.virtual_8086 = (c.rflags & RFLAGS_VM) != 0;
+    check_segments(&c);
+    return c.doctor.violations;
+}
+
+void vmx_doctor_guest(struct vmx_checks *c)
+{
+    check_guest_registers(c);
+    check_guest_efer(c);
+    check_guest_rip(c);
+    check_segments(c);
     check_tables(c);
     check_interruptibility(c);
     check_event_accepted(c);

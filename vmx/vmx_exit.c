@@ -118,12 +118,31 @@ static __attribute__((noinline)) void translate_cr(struct vm_exit *exit)
 /* An intercepted #DB leaves DR6 and DR7 as they were; what would be there is in the qualification. */
 static void note_debug_state(struct vcpu *v)
 {
-    const uint64_t hits = 0xf, reported = 0x600f, detect = BIT(13), general_detect = BIT(13);
+    const uint64_t hits = 0xf, reported = DR6_BS | DR6_BD | hits;
     uint64_t q = vmcs_read(VMCS_QUALIFICATION);
 
     vmx_set_reg(v, REG_DR6, (vmx_get_reg(v, REG_DR6) & ~hits) | (q & reported));
-    if (q & detect) {
-        vmx_set_reg(v, REG_DR7, vmx_get_reg(v, REG_DR7) & ~general_detect);
+    if (q & DR6_BD) {
+        vmx_set_reg(v, REG_DR7, vmx_get_reg(v, REG_DR7) & ~DR7_GD);
+    }
+}
+
+static bool is_page_fault(void)
+{
+    const uint64_t what = EVENT_VECTOR | EVENT_TYPE_MASK << EVENT_TYPE_SHIFT;
+
+    return (vmcs_get(VMCS_EXIT_EVENT) & what) ==
+           (EXC_PF | EVENT_TYPE_HARD_EXCEPTION << EVENT_TYPE_SHIFT);
+}
+
+/* CR2 is as it was: the address is in the qualification. */
+static void translate_page_fault(struct vcpu *v, struct vm_exit *exit)
+{
+    exit->kind = EXIT_PAGE_FAULT;
+    exit->pf = (struct exit_page_fault){.gva = GVA(vmcs_get(VMCS_QUALIFICATION)),
+                                        .error = (uint32_t)vmcs_get(VMCS_EXIT_EVENT_ERROR)};
+    if (!vmx_event_interrupted(v) && unlikely(vmcs_get(VMCS_EXIT_EVENT) & EVENT_NMI_UNBLOCKED)) {
+        vmx_event_nmi_unblocked(v);
     }
 }
 
@@ -156,12 +175,38 @@ static void translate_exception(struct vcpu *v, struct vm_exit *exit)
     };
 }
 
+/* RF is as the old task is to keep it ("Saving RIP, RSP, RFLAGS, and SSP"). */
+static void translate_task(struct vcpu *v, struct vm_exit *exit)
+{
+    uint64_t q = vmcs_read(VMCS_QUALIFICATION), word = vmcs_read(VMCS_VECTORING);
+    unsigned type = word >> EVENT_TYPE_SHIFT & EVENT_TYPE_MASK;
+    enum task_reason reason = (enum task_reason)(q >> QUAL_TASK_REASON_SHIFT & QUAL_TASK_REASON);
+    bool soft = !(word & EVENT_VALID) || type >= EVENT_TYPE_SOFT_INT;
+    bool has_error = reason == TASK_GATE && !soft && (word & EVENT_HAS_ERROR);
+
+    (void)vmx_event_interrupted(v);
+    exit->task = (struct exit_task){
+        .selector = (uint16_t)q,
+        .reason = reason,
+        .by_insn = reason != TASK_GATE || soft,
+        .resume = (vmcs_read(VMCS_GUEST_RFLAGS) & RFLAGS_RF) != 0,
+        .has_error = has_error,
+        .error = (uint32_t)(has_error ? vmcs_read(VMCS_VECTORING_ERROR) : 0),
+    };
+    exit->insn_len = (uint8_t)(exit->task.by_insn ? vmcs_read(VMCS_EXIT_LENGTH) : 0);
+}
+
+uint64_t vmx_exit_gpa(const struct vcpu *v)
+{
+    return vmx_of(v)->software ? 0 : vmcs_read(VMCS_GUEST_PHYSICAL);
+}
+
 static void translate_rest(struct vcpu *v, uint64_t reason, struct vm_exit *exit)
 {
     exit->kind = EXIT_UNKNOWN;
     exit->raw[0] = reason;
     exit->raw[1] = vmcs_read(VMCS_QUALIFICATION);
-    exit->raw[2] = vmcs_read(VMCS_GUEST_PHYSICAL);
+    exit->raw[2] = vmx_exit_gpa(v);
     if (!(reason & REASON_ENTRY_FAILURE)) {
         (void)vmx_event_interrupted(v);
         return;
@@ -187,7 +232,7 @@ static __attribute__((noinline)) void translate(struct vcpu *v, uint64_t reason,
         vmx_window(v, WINDOW_NMI, false);
         break;
     case EXIT_TASK_SWITCH:
-        (void)vmx_event_interrupted(v);
+        translate_task(v, exit);
         break;
     case EXIT_NONE:
         translate_rest(v, reason, exit);
@@ -214,7 +259,7 @@ void vmx_exit(struct vcpu *v, struct vm_exit *exit)
     uint64_t reason = vmcs_get(VMCS_EXIT_REASON);
 
     v->rip = s->rip = vmcs_get(VMCS_GUEST_RIP);
-    s->valid &= VC_MASK_OURS;
+    s->valid &= s->stays;
     if (reason == REASON_IO) {
         read_step(v, exit);
         translate_port(exit);
@@ -229,6 +274,9 @@ void vmx_exit(struct vcpu *v, struct vm_exit *exit)
             exit->msr.write = reason == REASON_WRMSR;
         } else if (unlikely(exit->kind == EXIT_CR)) {
             translate_cr(exit);
+        } else if (unlikely(exit->kind == EXIT_INVLPG)) {
+            exit->invlpg =
+                (struct exit_invlpg){.decoded = true, .gva = GVA(vmcs_get(VMCS_QUALIFICATION))};
         }
         return;
     }
@@ -237,6 +285,8 @@ void vmx_exit(struct vcpu *v, struct vm_exit *exit)
     v->plain_step = false;
     if (likely(row == EXIT_MEMORY)) {
         translate_memory(v, exit);
+    } else if (row == EXIT_EXCEPTION && s->software && is_page_fault()) {
+        translate_page_fault(v, exit);
     } else if (unlikely(row != EXIT_INTERRUPT || reason == REASON_TIMER)) {
         translate(v, reason, exit);
     }
@@ -246,7 +296,7 @@ void vmx_refused(struct vcpu *v, struct vm_exit *exit)
 {
     struct vmx_vcpu *s = vmx_of(v);
 
-    s->valid &= VC_MASK_OURS;
+    s->valid &= s->stays;
     v->plain_step = false;
     exit->kind = EXIT_ENTRY_FAILED;
     exit->insn_len = 0;
@@ -260,12 +310,11 @@ bool vmx_prepare(struct vcpu *v, struct vm_exit *exit)
     struct vmx_vcpu *s = vmx_of(v);
     bool flush = (s->dirty & VMX_FLUSH_LINEAR) != 0;
 
-    if (unlikely(!hv_caps.unrestricted) && !(vmx_get_reg(v, REG_CR0) & CR0_PE)) {
-        vm_stop_request(v->vm, STOP_ERROR, 0,
-                        "vCPU %u would run in real mode, which this processor cannot do for guests "
-                        "(VMX without \"unrestricted guest\")",
-                        v->id);
-        exit->kind = EXIT_INTERRUPT;
+    if (unlikely(s->emulated) && !vmx_enterable(v)) {
+        /* What is dirty stays so, flushes included. */
+        v->plain_step = false;
+        exit->kind = EXIT_EMULATE;
+        exit->insn_len = 0;
         return false;
     }
     vmx_write_back(v);

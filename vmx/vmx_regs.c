@@ -1,15 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Guest registers outside the saved array: copies of VMCS fields, and the registers that no VMCS
- * holds (struct vmx_live).
- *
- * CR0 and CR4. The guest owns what it may set at will; other bits exit when it changes them, and
- * what it believes to have set is in the read shadow. VMX wants NE and VMXE set; caches and machine
- * checks are the host's.
- *
- * A processor without unrestricted guests cannot turn paging off. While such a guest has it off, the
- * processor walks an identity map that common code has put at BACKEND_IDENTITY_MAP (32-bit tables of
- * 4 MiB pages), and CR3 and the paging bits exit.
+ * holds (struct vmx_live). Control registers and EFER: vmx_cr.c.
  */
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/msr.h"
@@ -60,16 +52,6 @@ static const uint16_t encodings[NR_VC] = {
     [VC_ENTRY_EVENT] = VMCS_ENTRY_EVENT,
 };
 
-/* What a guest may do with CR4 without asking, where its processor has the bit. */
-#define CR4_GUEST                                                                                \
-    (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCE | CR4_OSFXSR | \
-     CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP |  \
-     CR4_PKE)
-/* Of these, what depends on whose page tables are walked. */
-#define CR4_PAGING (CR4_PSE | CR4_PAE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE)
-
-#define DR7_GD BIT(13)
-
 /* ---- Copies ---- */
 
 uint64_t vmx_fetch(struct vcpu *v, enum vmx_copy what)
@@ -84,23 +66,35 @@ uint64_t vmx_fetch(struct vcpu *v, enum vmx_copy what)
     return s->copy[what];
 }
 
-/* Fields that this processor has; of the others the copies are all there is. Written at boot. */
-static uint64_t existing;
-
-void vmx_regs_init(void)
+/* Fields that the VMCS has, or that this guest needs; of the others the copies are all there is. */
+static uint64_t fields_of(const struct vmx_vcpu *s)
 {
     const struct vmx_controls *c = &vmx_caps.chosen;
+    const uint64_t pdptes =
+        BIT(VC_PDPTE) | BIT(VC_PDPTE + 1) | BIT(VC_PDPTE + 2) | BIT(VC_PDPTE + 3);
+    uint64_t absent = 0;
 
-    existing = (vmx_has(c->entry, ENTRY_LOAD_EFER) ? BIT(VC_EFER) : 0) |
-               (vmx_has(c->entry, ENTRY_LOAD_PAT) ? BIT(VC_PAT) : 0) |
-               (vmx_has(c->proc2, PROC2_VPID) ? BIT(VC_VPID) : 0) |
-               (BIT(NR_VC) - 1 - BIT(VC_EFER) - BIT(VC_PAT) - BIT(VC_VPID));
+    absent |= vmx_has(c->entry, ENTRY_LOAD_EFER) ? 0 : BIT(VC_EFER);
+    absent |= vmx_has(c->entry, ENTRY_LOAD_PAT) && !s->software ? 0 : BIT(VC_PAT);
+    absent |= vmx_has(c->proc2, PROC2_VPID) ? 0 : BIT(VC_VPID);
+    absent |= s->software ? BIT(VC_EPTP) | pdptes : 0;
+    return (BIT(NR_VC) - 1) & ~absent;
+}
+
+void vmx_regs_init(struct vmx_vcpu *s, const struct vm *vm)
+{
+    s->software = vm->software_mmu;
+    s->unrestricted = hv_caps.unrestricted && !s->software;
+    s->fields = fields_of(s);
+    /* What the guest cannot change stays known over an exit. */
+    s->stays = VC_MASK_OURS | (~s->fields & (BIT(NR_VC) - 1)) |
+               (s->software ? BIT(VC_CR3) | BIT(VC_EFER) : 0);
 }
 
 void vmx_write_back(struct vcpu *v)
 {
     struct vmx_vcpu *s = vmx_of(v);
-    uint64_t dirty = s->dirty & existing;
+    uint64_t dirty = s->dirty & s->fields;
 
     if ((dirty >> VC_ENTRY_EVENT & 1) && (s->copy[VC_ENTRY_EVENT] & EVENT_NEEDS_MORE)) {
         vmcs_write(VMCS_ENTRY_ERROR, s->event_error);
@@ -114,104 +108,6 @@ void vmx_write_back(struct vcpu *v)
     s->dirty = 0;
 }
 
-/* ---- Control registers ---- */
-
-uint64_t vmx_cr0_mask(void)
-{
-    return CR0_NE | CR0_CD | CR0_NW | (hv_caps.unrestricted ? 0 : CR0_PE | CR0_PG);
-}
-
-static uint64_t get_cr0(struct vcpu *v)
-{
-    uint64_t mask = vmx_cr0_mask();
-
-    return (vmx_get(v, VC_CR0) & ~mask) | (vmx_get(v, VC_CR0_SHADOW) & mask);
-}
-
-static uint64_t get_cr4(struct vcpu *v)
-{
-    uint64_t mask = vmx_get(v, VC_CR4_MASK);
-
-    return (vmx_get(v, VC_CR4) & ~mask) | (vmx_get(v, VC_CR4_SHADOW) & mask);
-}
-
-static void set_cr4(struct vcpu *v, uint64_t value)
-{
-    const struct vmx_vcpu *s = vmx_of(v);
-    uint64_t owned = CR4_GUEST & vmx_caps.cr4.may;
-    uint64_t real = value & owned;
-
-    if (s->identity) {
-        owned &= ~CR4_PAGING;
-        real = (real & ~CR4_PAGING) | CR4_PSE;
-    }
-    real |= vmx_caps.cr4.must | (cpu_features.mce ? CR4_MCE : 0);
-    vmx_set(v, VC_CR4_MASK, ~owned);
-    vmx_set(v, VC_CR4_SHADOW, value);
-    vmx_set(v, VC_CR4, real);
-}
-
-/* Paging goes on or off where the processor cannot turn it off. */
-static void switch_identity(struct vcpu *v, bool on)
-{
-    struct vmx_vcpu *s = vmx_of(v);
-    const uint64_t cr3_exits = PROC_CR3_LOAD | PROC_CR3_STORE;
-    uint64_t cr4 = get_cr4(v), proc = vmx_get(v, VC_PROC_CTL) & ~cr3_exits;
-
-    if (on) {
-        s->idle_cr3 = vmx_get(v, VC_CR3);
-        vmx_set(v, VC_CR3, BACKEND_IDENTITY_MAP);
-        proc |= cr3_exits;
-    } else {
-        vmx_set(v, VC_CR3, s->idle_cr3);
-    }
-    vmx_set(v, VC_PROC_CTL, proc | vmx_caps.proc.must);
-    s->identity = on;
-    set_cr4(v, cr4);
-}
-
-/* CR0 or EFER changed: long mode is active while both LME and PG are set. */
-static void sync_mode(struct vcpu *v, uint64_t cr0)
-{
-    struct vmx_vcpu *s = vmx_of(v);
-    bool paged = (cr0 & CR0_PG) != 0;
-    bool active = paged && (s->efer & EFER_LME);
-    uint64_t efer = s->efer | (active ? EFER_LMA : 0);
-    uint64_t entry = vmx_caps.chosen.entry | (active ? ENTRY_IA32E : 0);
-
-    if (s->identity != (!paged && !hv_caps.unrestricted)) {
-        switch_identity(v, !s->identity);
-    }
-    if (s->identity) {
-        efer &= ~EFER_LME; /* as the processor's CR0.PG is set */
-    }
-    vmx_set(v, VC_EFER, efer);
-    vmx_set(v, VC_ENTRY_CTL, entry);
-    if (s->msrs != NULL) {
-        s->msrs[0] = (struct vmx_msr_entry){.index = MSR_EFER, .value = efer};
-    }
-    s->dirty |= VMX_FLUSH_LINEAR;
-}
-
-static void set_cr0(struct vcpu *v, uint64_t value)
-{
-    uint64_t must = vmx_caps.cr0.must;
-
-    if (hv_caps.unrestricted) {
-        must &= ~(CR0_PE | CR0_PG);
-    }
-    vmx_set(v, VC_CR0_SHADOW, value);
-    vmx_set(v, VC_CR0, (value & vmx_caps.cr0.may & ~(CR0_CD | CR0_NW)) | must);
-    sync_mode(v, value);
-}
-
-static uint64_t get_efer(struct vcpu *v)
-{
-    uint64_t efer = vmx_of(v)->efer;
-
-    return efer | ((efer & EFER_LME) && (get_cr0(v) & CR0_PG) ? EFER_LMA : 0);
-}
-
 /* ---- Registers that no VMCS holds ---- */
 
 static uint64_t read_dr6(void)
@@ -222,12 +118,25 @@ static uint64_t read_dr6(void)
     return value;
 }
 
-void vmx_live_load(const struct vmx_live *l)
+static void load_drs(const struct vmx_live *l)
 {
     WRITE_DR(0, l->dr[0]);
     WRITE_DR(1, l->dr[1]);
     WRITE_DR(2, l->dr[2]);
     WRITE_DR(3, l->dr[3]);
+}
+
+static void save_drs(struct vmx_live *l)
+{
+    READ_DR(0, l->dr[0]);
+    READ_DR(1, l->dr[1]);
+    READ_DR(2, l->dr[2]);
+    READ_DR(3, l->dr[3]);
+}
+
+void vmx_live_load(const struct vmx_live *l)
+{
+    load_drs(l);
     WRITE_DR(6, l->dr6);
     write_cr2(l->cr2);
     wrmsr(MSR_STAR, l->star);
@@ -239,10 +148,7 @@ void vmx_live_load(const struct vmx_live *l)
 
 void vmx_live_save(struct vmx_live *l)
 {
-    READ_DR(0, l->dr[0]);
-    READ_DR(1, l->dr[1]);
-    READ_DR(2, l->dr[2]);
-    READ_DR(3, l->dr[3]);
+    save_drs(l);
     l->dr6 = read_dr6();
     l->cr2 = read_cr2();
     l->star = rdmsr(MSR_STAR);
@@ -277,7 +183,7 @@ static uint64_t *live_msr(struct vmx_live *l, uint32_t index)
 
 uint64_t vmx_get_reg(struct vcpu *v, enum hv_reg reg)
 {
-    const struct vmx_vcpu *s = vmx_of(v);
+    struct vmx_vcpu *s = vmx_of(v);
 
     switch (reg) {
     case REG_RSP:
@@ -285,15 +191,20 @@ uint64_t vmx_get_reg(struct vcpu *v, enum hv_reg reg)
     case REG_RFLAGS:
         return vmx_get(v, VC_RFLAGS);
     case REG_CR0:
-        return get_cr0(v);
+        return vmx_get_cr0(v);
     case REG_CR2:
         return v->loaded ? read_cr2() : s->live.cr2;
     case REG_CR3:
-        return s->identity ? s->idle_cr3 : vmx_get(v, VC_CR3);
+        return vmx_get_cr3(v);
     case REG_CR4:
-        return get_cr4(v);
+        return vmx_get_cr4(v);
     case REG_EFER:
-        return get_efer(v);
+        return vmx_get_efer(v);
+    case REG_DR0 ... REG_DR3:
+        if (v->loaded) {
+            save_drs(&s->live);
+        }
+        return s->live.dr[reg - REG_DR0];
     case REG_DR6:
         return v->loaded ? read_dr6() : s->live.dr6;
     case REG_DR7:
@@ -320,7 +231,7 @@ void vmx_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
         vmx_set(v, VC_RFLAGS, value | RFLAGS_FIXED1);
         break;
     case REG_CR0:
-        set_cr0(v, value);
+        vmx_set_cr0(v, value);
         break;
     case REG_CR2:
         s->live.cr2 = value;
@@ -329,19 +240,20 @@ void vmx_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
         }
         break;
     case REG_CR3:
-        s->idle_cr3 = value;
-        if (!s->identity) {
-            vmx_set(v, VC_CR3, value);
-        }
-        s->dirty |= VMX_FLUSH_LINEAR;
+        vmx_set_cr3(v, value);
         break;
     case REG_CR4:
-        set_cr4(v, value);
-        s->dirty |= VMX_FLUSH_LINEAR;
+        vmx_set_cr4(v, value);
         break;
     case REG_EFER:
-        s->efer = value & ~EFER_LMA;
-        sync_mode(v, get_cr0(v));
+        vmx_set_efer(v, value);
+        break;
+    case REG_DR0 ... REG_DR3:
+        (void)vmx_get_reg(v, reg);
+        s->live.dr[reg - REG_DR0] = value;
+        if (v->loaded) {
+            load_drs(&s->live);
+        }
         break;
     case REG_DR6:
         s->live.dr6 = value;
@@ -492,12 +404,12 @@ bool vmx_advance(struct vcpu *v, uint64_t len)
 
 bool vmx_code_state(struct vcpu *v, struct code_state *out)
 {
-    if (!(get_efer(v) & EFER_LMA) || !(vmx_get(v, VC_RIGHTS + SEG_CS) & RIGHTS_L) ||
-        (get_cr4(v) & CR4_LA57)) {
+    if (!(vmx_get_efer(v) & EFER_LMA) || !(vmx_get(v, VC_RIGHTS + SEG_CS) & RIGHTS_L) ||
+        (vmx_get_cr4(v) & CR4_LA57)) {
         return false;
     }
     out->rip = v->rip;
-    out->cr3 = vmx_get(v, VC_CR3);
+    out->cr3 = vmx_get_cr3(v);
     return true;
 }
 
@@ -522,8 +434,9 @@ static void reset_segments(struct vcpu *v)
 
 void vmx_reset_regs(struct vcpu *v)
 {
-    const uint64_t kept = BIT(VC_EPTP) | BIT(VC_VPID) | BIT(VC_TSC_OFFSET);
     struct vmx_vcpu *s = vmx_of(v);
+    const uint64_t kept =
+        BIT(VC_EPTP) | BIT(VC_VPID) | BIT(VC_TSC_OFFSET) | (s->software ? BIT(VC_CR3) : 0);
 
     for (unsigned i = 0; i < NR_VC; i++) {
         if (!(kept >> i & 1)) {
@@ -534,16 +447,16 @@ void vmx_reset_regs(struct vcpu *v)
     s->event_queued = false;
     s->identity = false;
     s->efer = 0;
-    s->idle_cr3 = 0;
+    s->guest_cr3 = 0;
     memset(&s->live, 0, sizeof(s->live));
     s->live.dr6 = DR6_RESET;
     s->apic_page[APIC_PAGE_TPR] = 0;
-    vmx_set(v, VC_PROC_CTL, vmx_caps.chosen.proc);
+    vmx_set(v, VC_PROC_CTL, vmx_proc_controls(s));
     vmx_set(v, VC_RFLAGS, RFLAGS_FIXED1);
     vmx_set(v, VC_DR7, DR7_RESET);
     vmx_set(v, VC_PAT, PAT_RESET);
     reset_segments(v);
-    set_cr4(v, 0);
-    set_cr0(v, CR0_ET); /* caches on, see the mask */
+    vmx_set_cr4(v, 0);
+    vmx_set_cr0(v, CR0_ET); /* caches on, see the mask */
     v->rip = 0xfff0;
 }

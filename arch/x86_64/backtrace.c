@@ -14,10 +14,10 @@
 
 static void log_address(uint64_t address, uint64_t lookup)
 {
-    uint64_t offset = 0;
-    const char *name = symbols_lookup(lookup, &offset);
+    uint64_t offset;
+    char name[SYMBOL_NAME_BYTES];
 
-    if (name != NULL) {
+    if (symbols_lookup(lookup, name, &offset)) {
         log_error("  %016llx %s+0x%llx", (unsigned long long)address, name,
                   (unsigned long long)(offset + (address - lookup)));
     } else {
@@ -56,11 +56,12 @@ void backtrace_log(uint64_t rbp)
 void backtrace_log_trap(uint64_t rip, uint64_t rsp, uint64_t rbp)
 {
     uint64_t offset, ret;
+    char name[SYMBOL_NAME_BYTES];
 
     log_error("backtrace:");
     log_address(rip, rip);
-    if (symbols_lookup(rip, &offset) == NULL && IS_ALIGNED(rsp, 8) && trap_read64(rsp, &ret) &&
-        symbols_lookup(ret, &offset) != NULL) {
+    if (!symbols_lookup(rip, name, &offset) && IS_ALIGNED(rsp, 8) && trap_read64(rsp, &ret) &&
+        symbols_lookup(ret, name, &offset)) {
         log_address(ret, ret - 1);
     }
     log_callers(rbp);

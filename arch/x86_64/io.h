@@ -44,6 +44,14 @@ static inline void mmio_write32(volatile void *p, uint32_t v)
 {
     *(volatile uint32_t *)p = v;
 }
+static inline uint16_t mmio_read16(const volatile void *p)
+{
+    return *(const volatile uint16_t *)p;
+}
+static inline void mmio_write16(volatile void *p, uint16_t v)
+{
+    *(volatile uint16_t *)p = v;
+}
 static inline uint8_t mmio_read8(const volatile void *p)
 {
     return *(const volatile uint8_t *)p;

@@ -47,26 +47,54 @@ enum hv_err irq_install(unsigned vector, irq_handler_t fn, void *arg)
     return err;
 }
 
+/* The next device vector gets the handler. Taken even if routing fails later: the slot then has a
+ * handler that nothing will call. */
+static enum hv_err take_vector_locked(irq_handler_t fn, void *arg, unsigned *vector)
+{
+    if (next_device_vector > VEC_DEVICE_LAST) {
+        return HV_EBUSY;
+    }
+    *vector = next_device_vector;
+    enum hv_err err = install_locked(*vector, fn, arg);
+
+    next_device_vector += err == HV_OK;
+    return err;
+}
+
 enum hv_err irq_route_isa(unsigned isa_irq, irq_handler_t fn, void *arg)
 {
     struct acpi_override line;
-    enum hv_err err;
+    unsigned vector;
 
     acpi_isa_line(isa_irq, &line);
     uint64_t flags = spin_lock_irqsave(&routing);
-    unsigned vector = next_device_vector;
+    enum hv_err err = take_vector_locked(fn, arg, &vector);
 
-    if (vector > VEC_DEVICE_LAST) {
-        err = HV_EBUSY;
-    } else {
-        err = install_locked(vector, fn, arg);
-    }
     if (err == HV_OK) {
-        /* Taken even if routing fails: the slot has a handler that nothing will call. */
-        next_device_vector++;
         err = ioapic_route(line.gsi, vector, cpu_by_id(0)->apic_id, line.level, line.active_low);
     }
     spin_unlock_irqrestore(&routing, flags);
+    return err;
+}
+
+/* "Message Address Register Format": FEEH, destination, no redirection hint, physical mode; the data
+ * is the vector: fixed, edge. */
+enum hv_err irq_alloc_msi(irq_handler_t fn, void *arg, uint32_t *address, uint32_t *data)
+{
+    uint32_t apic_id = cpu_by_id(0)->apic_id;
+    unsigned vector;
+
+    if (apic_id > 0xff) {
+        return HV_ENOTSUP;
+    }
+    uint64_t flags = spin_lock_irqsave(&routing);
+    enum hv_err err = take_vector_locked(fn, arg, &vector);
+
+    spin_unlock_irqrestore(&routing, flags);
+    if (err == HV_OK) {
+        *address = 0xfee00000u | apic_id << 12;
+        *data = vector;
+    }
     return err;
 }
 

@@ -5,6 +5,7 @@
 #include "mm/env.h"
 
 #include "arch/x86_64/clock.h"
+#include "arch/x86_64/fpu.h"
 #include "arch/x86_64/hostmap.h"
 #include "arch/x86_64/irqflags.h"
 #include "arch/x86_64/mm_env.h"
@@ -86,6 +87,17 @@ void env_log(const char *fmt, ...)
     log_error("%s", text);
 }
 
+void env_note(const char *fmt, ...)
+{
+    char text[256];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    log_info("%s", text);
+}
+
 void env_panic(const char *fmt, ...)
 {
     char text[256];
@@ -124,6 +136,16 @@ bool env_may_allocate(const char *site)
         return true;
     }
     return (__atomic_add_fetch(&fail_count, 1, __ATOMIC_RELAXED) % fail_every) != 0;
+}
+
+void env_vector_begin(void)
+{
+    fpu_begin();
+}
+
+void env_vector_end(void)
+{
+    fpu_end();
 }
 
 void env_clear_page(void *page)

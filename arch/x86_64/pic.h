@@ -10,4 +10,5 @@
 #define PIC_VECTOR_FIRST 0x20u
 #define PIC_VECTOR_LAST 0x2fu
 
+/* Boot, interrupts off; once. */
 void pic_disable(void);

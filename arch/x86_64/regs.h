@@ -103,6 +103,12 @@
 #define PAT_RESET 0x0007040600070406ULL
 #define DR6_RESET 0xffff0ff0ULL
 #define DR7_RESET 0x400ULL
+/* What a guest may change; the rest stays as after a reset. */
+#define DR6_BS BIT(14)
+#define DR6_BD BIT(13)
+#define DR6_WRITABLE 0xe00fULL
+#define DR7_GD BIT(13)
+#define DR7_WRITABLE 0xffff23ffULL
 
 #define READ_DR(n, out) __asm__ volatile("mov %%dr" #n ", %0" : "=r"(out))
 #define WRITE_DR(n, in) __asm__ volatile("mov %0, %%dr" #n ::"r"(in))

@@ -107,12 +107,48 @@ static void highest_addresses(void)
     console_printf("badguest: %u address bits\n", bits);
 }
 
+/* An instruction that exits as the last one of the lower half of the addresses. */
+static void last_canonical(void)
+{
+    static volatile uint64_t tables[3][512] __attribute__((aligned(4096)));
+    static uint8_t code[4096] __attribute__((aligned(4096)));
+    volatile uint64_t *pml4 = (volatile uint64_t *)(read_cr3() & ~0xfffUL);
+
+    tables[2][511] = (uint64_t)code | PAGING_RW;
+    tables[0][511] = (uint64_t)tables[1] | PAGING_RW;
+    tables[1][511] = (uint64_t)tables[2] | PAGING_RW;
+    pml4[255] = (uint64_t)tables[0] | PAGING_RW;
+    code[4094] = 0xe6; /* out %al, $0x80 */
+    code[4095] = 0x80;
+    __asm__ volatile(TRAP_GUARDED("call *%0") : : "r"(0x7ffffffffffeUL) : "rax", CLOBBERS);
+    report_check(trap_vector() >= 0, "canonical edge", "code ran past it");
+    console_printf("badguest: past the canonical edge gave vector %d\n", trap_vector());
+}
+
+/* What CPUID denies is undefined, whatever the processor has: with the software MMU it always is denied. */
+static void denied_invpcid(void)
+{
+    const uint32_t offered = 1U << 10;
+    struct {
+        uint64_t pcid, address;
+    } all = {0, 0};
+
+    if (cpuid(7, 0).ebx & offered) {
+        console_printf("badguest: INVPCID is offered\n");
+        return;
+    }
+    __asm__ volatile(TRAP_GUARDED("invpcid %0, %1") : : "m"(all), "r"(2UL) : CLOBBERS);
+    report_check(trap_vector() == 6, "invpcid", "carried out, or another exception");
+}
+
 void bad_edge(void)
 {
     uint64_t end = ram_end();
     copies(end);
     straddle(end);
     highest_addresses();
+    last_canonical();
+    denied_invpcid();
     report_check(true, "edge", "");
 }
 

@@ -116,6 +116,13 @@ void guest_main(void)
     if (wanted(list, "pt")) {
         bench_paging();
     }
+    if (wanted(list, "share") && !string_equal(list, "all")) { /* it takes a host that scans */
+        bench_share();
+    }
+    if (wanted(list, "sample") &&
+        !string_equal(list, "all")) { /* it takes a host that is told how */
+        bench_sample();
+    }
     if (wanted(list, "smp")) {
         bench_smp();
     }

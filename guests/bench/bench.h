@@ -48,6 +48,8 @@ void bench_touch_4k(enum bench_present present);
 void bench_touch_2m(enum bench_present present);
 void bench_paging(void);
 void bench_smp(void);
+void bench_share(void);
+void bench_sample(void);
 
 /* Measures `stmt` n times; `i` counts inside it. */
 #define BENCH(name, n, stmt)                         \

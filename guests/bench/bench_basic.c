@@ -12,6 +12,11 @@
 #define MSR_X2APIC_EOI 0x80bU
 #define MSR_X2APIC_ICR 0x830U
 #define MSR_X2APIC_TMICT 0x838U
+#define MSR_X2APIC_LVT_TIMER 0x832U
+#define MSR_X2APIC_DIVIDE 0x83eU
+#define MSR_TSC_DEADLINE 0x6e0U
+#define LVT_TSC_DEADLINE 0x40000U
+#define CPUID_1_ECX_TSC_DEADLINE (1U << 24)
 #define MSR_X2APIC_SELF_IPI 0x83fU
 
 #define VENDOR_EBX_INTEL 0x756e6547U /* "Genu" */
@@ -92,6 +97,36 @@ static void x2apic_rows(void)
     irq_disable();
 }
 
+/* From programming the local APIC's timer to the end of its interrupt. */
+static void timer_rows(void)
+{
+    if (!lapic_has_x2apic()) {
+        return;
+    }
+    irq_enable();
+    wrmsr(MSR_X2APIC_LVT_TIMER, BENCH_VECTOR);
+    wrmsr(MSR_X2APIC_DIVIDE, LAPIC_DIVIDE_BY_1);
+    BENCH("one-shot timer of one tick, program and fire", 1000, ({
+              uint64_t before = bench_irqs;
+              wrmsr(MSR_X2APIC_TMICT, 1);
+              while (bench_irqs == before) {
+                  cpu_pause();
+              }
+          }));
+    if (cpuid(1, 0).ecx & CPUID_1_ECX_TSC_DEADLINE) {
+        wrmsr(MSR_X2APIC_LVT_TIMER, LVT_TSC_DEADLINE | BENCH_VECTOR);
+        BENCH("tscdeadline_immed, program and fire", 1000, ({
+                  uint64_t before = bench_irqs;
+                  wrmsr(MSR_TSC_DEADLINE, rdtsc());
+                  while (bench_irqs == before) {
+                      cpu_pause();
+                  }
+              }));
+    }
+    irq_disable();
+    wrmsr(MSR_X2APIC_LVT_TIMER, LAPIC_LVT_MASKED);
+}
+
 static void other_rows(void)
 {
     BENCH("inb 0x21 (PIC, in kernel)", 1000, (void)inb(0x21));
@@ -124,6 +159,7 @@ void bench_basic(void)
     string_rows();
     msr_rows();
     x2apic_rows();
+    timer_rows();
     other_rows();
 }
 

@@ -12,6 +12,8 @@
 #define NR_4K 4096
 #define NR_2M 32
 #define NR_PTES 256
+#define NR_SHARED 1024UL
+#define SHARE_TICKS 500000000UL /* in which the host has scanned */
 #define ABSENT_PORT 0x1234
 #define WINDOW_SLOT 1
 #define WINDOW PAGING_WINDOW(WINDOW_SLOT)
@@ -152,4 +154,26 @@ void bench_paging(void)
     touch_all(BENCH_4K_PRESENT, 2 * SIZE_2M, PAGE);
     pte_rows(pt, BENCH_4K_PRESENT);
     root_rows(pt, BENCH_4K_PRESENT);
+}
+
+/* Pages of equal contents, which the host merges when it is told that they are there. */
+static void fill_pages(uint64_t base, uint64_t value)
+{
+    for (uint64_t a = base; a < base + NR_SHARED * PAGE; a += sizeof(uint64_t)) {
+        *(volatile uint64_t *)a = value;
+    }
+}
+
+void bench_share(void)
+{
+    fill_pages(BENCH_4K_ABSENT, 0x5a5a5a5a5a5a5a5aUL);
+    fill_pages(BENCH_4K_PRESENT, 0);
+    console_printf("bench: share\n");
+    for (uint64_t start = rdtsc(); rdtsc() - start < SHARE_TICKS;) {
+        cpu_pause();
+    }
+    /* The last page on a frame keeps it: that one is not of the row. */
+    BENCH("share: write to a shared page (copied)", NR_SHARED - 24,
+          bench_write(BENCH_4K_ABSENT + i * PAGE));
+    BENCH("share: write to a zero page", NR_SHARED - 24, bench_write(BENCH_4K_PRESENT + i * PAGE));
 }

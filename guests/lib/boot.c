@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * From the assembly entry to guest_main: reads the Multiboot1 or PVH information, prepares console
+ * From the assembly entry to guest_main: reads the Multiboot1, Multiboot2 or PVH information, prepares console
  * and traps, runs the guest, ends the VM. Manuals: "Multiboot Specification version 0.6.96, Boot
  * information format"; Xen public header arch-x86/hvm/start_info.h for PVH.
  */
@@ -16,6 +16,10 @@
 #define MULTIBOOT_INFO_CMDLINE (1U << 2)
 #define MULTIBOOT_INFO_MODS (1U << 3)
 #define MULTIBOOT_INFO_MMAP (1U << 6)
+#define MULTIBOOT2_BOOT_MAGIC 0x36d76289U
+#define MULTIBOOT2_CMDLINE 1
+#define MULTIBOOT2_MODULE 3
+#define MULTIBOOT2_MMAP 6
 #define PVH_MAGIC 0x336ec578U
 #define MEMORY_RAM 1
 #define MIB (1UL << 20)
@@ -37,6 +41,16 @@ struct multiboot_mmap {
     uint32_t type;
 } __attribute__((packed));
 
+struct multiboot2_tag {
+    uint32_t type, size;
+    uint32_t word[2]; /* module: start, end; memory map: size of an entry, version */
+};
+
+struct multiboot2_mmap {
+    uint64_t base, length;
+    uint32_t type, reserved;
+};
+
 struct pvh_info {
     uint32_t magic, version, flags, nr_modules;
     uint64_t modlist, cmdline, rsdp, memmap;
@@ -55,6 +69,9 @@ struct pvh_module {
 struct boot_region boot_ram[BOOT_MAX_REGIONS];
 size_t boot_nr_ram;
 uint64_t boot_loaded_end;
+struct boot_module boot_modules[BOOT_MAX_MODULES];
+size_t boot_nr_modules;
+const char *boot_protocol = "unknown";
 
 static char boot_cmdline[CMDLINE_MAX];
 static char boot_name_buf[32];
@@ -81,6 +98,14 @@ static void note_used(uint64_t base, uint64_t size_bytes)
     }
 }
 
+static void note_module(uint64_t base, uint64_t size_bytes, uint64_t text)
+{
+    note_used(base, size_bytes);
+    if (boot_nr_modules < BOOT_MAX_MODULES) {
+        boot_modules[boot_nr_modules++] = (struct boot_module){base, size_bytes, at(text)};
+    }
+}
+
 static void copy_cmdline(uint64_t addr)
 {
     const char *s = at(addr);
@@ -104,7 +129,7 @@ static void read_multiboot(uint64_t addr)
         const struct multiboot_mod *mod = at(mbi->mods_addr);
         note_used(mbi->mods_addr, mbi->mods_count * sizeof *mod);
         for (uint32_t i = 0; i < mbi->mods_count; i++) {
-            note_used(mod[i].start, mod[i].end - mod[i].start);
+            note_module(mod[i].start, mod[i].end - mod[i].start, mod[i].cmdline);
         }
     }
     if (mbi->flags & MULTIBOOT_INFO_MMAP) {
@@ -122,6 +147,35 @@ static void read_multiboot(uint64_t addr)
     }
 }
 
+static void read_multiboot2_map(const struct multiboot2_tag *t)
+{
+    for (uint64_t p = (uint64_t)(t + 1); p < (uint64_t)t + t->size; p += t->word[0]) {
+        const struct multiboot2_mmap *m = at(p);
+        if (m->type == MEMORY_RAM) {
+            add_ram(m->base, m->length);
+        }
+    }
+}
+
+static void read_multiboot2(uint64_t addr)
+{
+    const uint32_t *total = at(addr);
+    note_used(addr, *total);
+    for (uint64_t p = addr + 8; p < addr + *total;) {
+        const struct multiboot2_tag *t = at(p);
+        if (t->type == MULTIBOOT2_CMDLINE) {
+            copy_cmdline((uint64_t)t->word);
+        } else if (t->type == MULTIBOOT2_MODULE) {
+            note_module(t->word[0], t->word[1] - t->word[0], (uint64_t)(t + 1));
+        } else if (t->type == MULTIBOOT2_MMAP) {
+            read_multiboot2_map(t);
+        } else if (t->type == 0) {
+            break;
+        }
+        p += (t->size + 7UL) & ~7UL;
+    }
+}
+
 static void read_pvh(const struct pvh_info *pvh)
 {
     note_used((uint64_t)pvh, sizeof *pvh);
@@ -130,7 +184,7 @@ static void read_pvh(const struct pvh_info *pvh)
     }
     const struct pvh_module *mod = at(pvh->modlist);
     for (uint32_t i = 0; i < pvh->nr_modules; i++) {
-        note_used(mod[i].base, mod[i].size_bytes);
+        note_module(mod[i].base, mod[i].size_bytes, mod[i].cmdline);
     }
     if (pvh->version < 1) {
         return;
@@ -148,8 +202,13 @@ void boot_main(uint32_t magic, uint32_t info)
 {
     boot_loaded_end = (uint64_t)guest_image_end;
     if (magic == MULTIBOOT_BOOT_MAGIC) {
+        boot_protocol = "multiboot1";
         read_multiboot(info);
+    } else if (magic == MULTIBOOT2_BOOT_MAGIC) {
+        boot_protocol = "multiboot2";
+        read_multiboot2(info);
     } else if (*(const uint32_t *)at(info) == PVH_MAGIC) {
+        boot_protocol = "pvh";
         read_pvh(at(info));
     }
     console_init();

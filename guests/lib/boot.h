@@ -20,6 +20,18 @@ struct boot_region {
 extern struct boot_region boot_ram[BOOT_MAX_REGIONS];
 extern size_t boot_nr_ram;
 
+/* What was loaded beside the guest; `text` is where the loader put it. */
+#define BOOT_MAX_MODULES 16
+struct boot_module {
+    uint64_t base, size_bytes;
+    const char *text;
+};
+extern struct boot_module boot_modules[BOOT_MAX_MODULES];
+extern size_t boot_nr_modules;
+
+/* multiboot1, multiboot2 or pvh. */
+extern const char *boot_protocol;
+
 /* First address above the image and whatever the loader placed at or above 1 MiB. */
 extern uint64_t boot_loaded_end;
 

@@ -1,8 +1,8 @@
 ; SPDX-License-Identifier: BSD-2-Clause
 ;
-; First instructions of every small guest. Two boot protocols end here, both in 32-bit protected
-; mode with paging off: Multiboot1 (EAX = 0x2badb002, EBX = information block) and PVH (EBX =
-; start info block, told apart by its magic, see boot.c). The code builds an identity map of the
+; First instructions of every small guest. Three boot protocols end here, all in 32-bit protected
+; mode with paging off: Multiboot1 (EAX = 0x2badb002, EBX = information block), Multiboot2 (EAX =
+; 0x36d76289) and PVH (EBX = start info block, told apart by its magic, see boot.c). The code builds an identity map of the
 ; first 4 GiB with 2 MiB pages, enters long mode and calls boot_main.
 ;
 ; Also here: the 256 trap stubs that trap.c installs and the real-mode trampoline that smp.c copies
@@ -10,6 +10,7 @@
 
 %define MULTIBOOT_MAGIC 0x1badb002
 %define MULTIBOOT_FLAGS 3               ; page-aligned modules, memory information
+%define MULTIBOOT2_MAGIC 0xe85250d6
 
 %define CR0_PE   (1 << 0)
 %define CR0_MP   (1 << 1)
@@ -34,8 +35,25 @@ extern boot_main
 extern smp_ap_main
 extern trap_dispatch
 
-section .multiboot alloc noexec nowrite align=4
+extern guest_load_end
+extern guest_image_end
+
+; The addresses count only with flag 16, which tests set to have the same guest loaded as a flat file.
+section .multiboot alloc noexec nowrite align=8
+mb1_header:
     dd MULTIBOOT_MAGIC, MULTIBOOT_FLAGS, -(MULTIBOOT_MAGIC + MULTIBOOT_FLAGS)
+    dd mb1_header, mb1_header, guest_load_end, guest_image_end, entry_start
+
+align 8
+mb2_header:
+    dd MULTIBOOT2_MAGIC, 0, mb2_end - mb2_header
+    dd -(MULTIBOOT2_MAGIC + (mb2_end - mb2_header))
+    dw 1, 0                             ; information: command line, modules, memory map
+    dd 20, 1, 3, 6
+    align 8
+    dw 0, 0
+    dd 8
+mb2_end:
 
 section .note.pvh note alloc noexec nowrite align=4
     dd 4, 4, 18                         ; XEN_ELFNOTE_PHYS32_ENTRY

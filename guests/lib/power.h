@@ -17,7 +17,8 @@ _Noreturn void power_exit(uint8_t v);
 _Noreturn void power_halt(void);
 
 /*
- * Ends as "end=" on the command line says: poweroff (default), reset, halt, or exit, which gives 0
- * when no check failed and 1 otherwise (report.h).
+ * Ends as "end=" on the command line says: poweroff (default); reset, keyboard, outputport, port92 and
+ * triple, which are ways to reset a PC; halt; or exit, which gives 0 when no check failed and 1 otherwise
+ * (report.h).
  */
 _Noreturn void power_end(void);

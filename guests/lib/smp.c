@@ -52,3 +52,11 @@ uint32_t smp_start(smp_fn fn, uint32_t expected, uint64_t ticks)
     }
     return arrived;
 }
+
+void smp_again(uint32_t dest)
+{
+    for (int i = 0; i < 2; i++) {
+        lapic_ipi(dest, LAPIC_ICR_ASSERT | LAPIC_ICR_STARTUP | TRAMPOLINE_PAGE);
+        wait_ticks(SETTLE_TICKS);
+    }
+}

@@ -12,3 +12,6 @@ typedef void (*smp_fn)(uint32_t index);
  * stamp counter have passed. Returns how many have arrived. The local APIC must be enabled.
  */
 uint32_t smp_start(smp_fn fn, uint32_t expected, uint64_t ticks);
+
+/* Start-up messages to a processor that has been sent INIT: it runs the same function again. */
+void smp_again(uint32_t dest);

@@ -182,7 +182,7 @@ static enum hv_err unclaimed(struct bus *b, struct vcpu *v, const char *what, ui
  * Nobody's port, or an access wider than the device knows. Out of line, so that bus_port saves no
  * registers.
  */
-static __attribute__((noinline)) enum hv_err port_rare(struct bus *b, struct vcpu *v, uint16_t port,
+static __attribute__((noinline)) enum hv_err port_rare(struct bus *b, struct vcpu *v, uint64_t port,
                                                        unsigned size, bool write, uint64_t *value)
 {
     uint64_t result = 0;
@@ -208,17 +208,16 @@ static __attribute__((noinline)) enum hv_err port_rare(struct bus *b, struct vcp
     return HV_OK;
 }
 
-enum hv_err bus_port(struct bus *b, struct vcpu *v, uint16_t port, unsigned size, bool write,
+enum hv_err bus_port(struct bus *b, struct vcpu *v, uint64_t port, unsigned size, bool write,
                      uint64_t *value)
 {
-    uint64_t p = port;
-    size_t index = b->leaf[p >> 8][p & 0xff];
+    size_t index = b->leaf[port >> 8][port & 0xff];
     const struct port_range *r = &b->ports[index];
 
     if (unlikely(size > r->max_size)) {
         return port_rare(b, v, port, size, write, value);
     }
-    return r->fn(r->dev, v, p - r->first, size, write, value);
+    return r->fn(r->dev, v, port - r->first, size, write, value);
 }
 
 enum hv_err bus_mmio(struct bus *b, struct vcpu *v, gpa_t gpa, unsigned size, bool write,

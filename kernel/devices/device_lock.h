@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "arch/x86_64/irqflags.h"
 #include "kernel/lib/spinlock.h"
 #include "kernel/vm/vm.h"
 
@@ -19,4 +20,16 @@ static inline __must_check bool device_lock(struct spinlock *l, const struct vcp
     }
     spin_lock(l);
     return true;
+}
+
+/* The same for a lock that a timer's callback takes too: interrupts are off while it is held. */
+static inline __must_check bool device_lock_irqsave(struct spinlock *l, const struct vcpu *v,
+                                                    uint64_t *flags)
+{
+    *flags = irq_save();
+    if (likely(device_lock(l, v))) {
+        return true;
+    }
+    irq_restore(*flags);
+    return false;
 }

@@ -14,6 +14,15 @@ struct vcpu;
 /* Build bus, IOAPIC, UART, timers, platform ports of the VM. */
 enum hv_err devices_create(struct vm *vm) __must_check;
 void devices_destroy(struct vm *vm);
+/* No device's thread uses the VM's memory from now on until a vCPU runs again. Before memory is replaced
+ * or freed; also for a VM that is only half built. May sleep. */
+void devices_quiesce(struct vm *vm);
+/* Frames that devices have taken for vm beside their objects: what it wrote to a disk of its own. Any
+ * thread. */
+uint64_t devices_frames(const struct vm *vm);
+/* A line about the virtio device number `index` of vm, from 0 on, for operators; false: it has no more. Any
+ * thread that holds a reference to vm. */
+bool devices_describe(const struct vm *vm, unsigned index, char *text, size_t len) __must_check;
 /* Power-on state of all devices. */
 void devices_reset(struct vm *vm);
 

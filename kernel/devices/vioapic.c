@@ -50,8 +50,8 @@ static void send(struct vioapic *io, uint64_t e)
     if (delivery == 6) {
         return; /* reserved in a redirection entry (start-up messages come from an ICR only) */
     }
-    vlapic_message(io->vm, ENTRY_DEST(e), (e & ENTRY_LOGICAL) != 0, delivery, ENTRY_VECTOR(e),
-                   (e & ENTRY_LEVEL) != 0);
+    vlapic_message(io->vm, vlapic_wide_dest(ENTRY_DEST(e)), (e & ENTRY_LOGICAL) != 0, delivery,
+                   ENTRY_VECTOR(e), (e & ENTRY_LEVEL) != 0);
 }
 
 static bool line_high(const struct vioapic *io, unsigned line)

@@ -87,6 +87,18 @@ int vlapic_blocked(struct vlapic *a)
     return by_tpr && !by_isr ? vector : -1;
 }
 
+bool vlapic_is_on(const struct vlapic *a)
+{
+    return apic_hw_enabled(a);
+}
+
+bool vlapic_takes_extint(const struct vlapic *a)
+{
+    uint32_t lvt = a->lvt[LVT_LINT0];
+
+    return !apic_hw_enabled(a) || (lvt & (LVT_MASKED | LVT_EXTINT)) == LVT_EXTINT;
+}
+
 void vlapic_accept(struct vlapic *a, unsigned vector)
 {
     vector &= 0xff;
@@ -186,6 +198,15 @@ void vlapic_reset(struct vcpu *v)
 
     reset_registers(a);
     a->base_msr = APIC_DEFAULT_BASE | APIC_BASE_ENABLE | (v->id == 0 ? APIC_BASE_BSP : 0);
+}
+
+void vlapic_virtual_wire(struct vcpu *v)
+{
+    struct vlapic *a = v->lapic;
+
+    a->svr = 0xff | SVR_ENABLED;
+    a->lvt[LVT_LINT0] = LVT_EXTINT;
+    a->lvt[LVT_LINT1] = LVT_NMI;
 }
 
 enum hv_err vlapic_create(struct vcpu *v)

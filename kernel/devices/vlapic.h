@@ -28,6 +28,15 @@ void vlapic_accept(struct vlapic *a, unsigned vector);
 uint8_t vlapic_tpr(struct vlapic *a);
 void vlapic_set_tpr(struct vlapic *a, uint8_t tpr);
 
+/* True if LINT0 passes the 8259s' output on to the processor as it is (ExtINT), or the APIC is off
+ * altogether: the vector then comes from vpic_acknowledge. Owner thread. */
+bool vlapic_takes_extint(const struct vlapic *a);
+/* That output rose: every LINT0 of the VM acts on it. Any context. */
+void vlapic_lint0_rose(struct vm *vm);
+/* What firmware leaves behind on the boot processor: APIC on, LINT0 ExtINT, LINT1 NMI ("virtual wire
+ * mode" of the MultiProcessor Specification). After vlapic_reset. */
+void vlapic_virtual_wire(struct vcpu *v);
+
 /* Deliver a fixed interrupt from anywhere (any context): sets IRR and requests the vCPU. */
 void vlapic_raise(struct vlapic *a, unsigned vector, bool level);
 
@@ -38,6 +47,10 @@ void vlapic_init_signal(struct vcpu *v);
 /* MSR face (x2APIC 0x800-0x8ff, IA32_APIC_BASE, TSC deadline 0x6e0); HV_EPERM: #GP. */
 enum hv_err vlapic_read_msr(struct vlapic *a, uint32_t index, uint64_t *out) __must_check;
 enum hv_err vlapic_write_msr(struct vlapic *a, uint32_t index, uint64_t value) __must_check;
+/* The guest's TSC was moved: a TSC deadline is another moment now. */
+void vlapic_tsc_moved(struct vlapic *a);
+/* Not switched off by IA32_APIC_BASE. */
+bool vlapic_is_on(const struct vlapic *a);
 /* MMIO face: true if gpa lies in the enabled xAPIC page. */
 bool vlapic_covers(const struct vlapic *a, gpa_t gpa);
 enum hv_err vlapic_mmio(struct vlapic *a, uint32_t offset, unsigned size, bool write,
@@ -47,6 +60,12 @@ enum hv_err vlapic_mmio(struct vlapic *a, uint32_t offset, unsigned size, bool w
  * `delivery` as in the ICR (0 fixed, 1 lowest priority, 2 SMI, 4 NMI, 5 INIT, 6 SIPI, 7 ExtINT). */
 void vlapic_message(struct vm *vm, uint32_t dest, bool logical, unsigned delivery, unsigned vector,
                     bool level);
+
+/* The destination of a message that has eight bits for it: 0xff says "all". */
+static inline uint32_t vlapic_wide_dest(uint32_t dest)
+{
+    return dest == 0xff ? UINT32_MAX : dest;
+}
 
 /* Input clock of the timer in Hz, before the divider: what CPUID 0x40000010 and the VMware port call
  * the bus frequency. */

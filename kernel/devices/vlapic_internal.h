@@ -44,14 +44,28 @@ enum apic_reg {
 
 #define NR_LVTS 6
 #define LVT_TIMER 0u
+#define LVT_LINT0 3u
+#define LVT_LINT1 4u
 #define LVT_ERROR 5u
 #define LVT_MASKED BIT(16)
 #define LVT_DELIVERY(lvt) (((lvt) >> 8) & 7)
+#define LVT_NMI 0x400u
+#define LVT_EXTINT 0x700u
 #define APIC_VERSION_VALUE (0x14u | ((NR_LVTS - 1u) << 16))
 #define SVR_ENABLED BIT(8)
 #define ESR_SEND_ILLEGAL 0x20u
 #define ESR_RECEIVE_ILLEGAL 0x40u
 #define ESR_ILLEGAL_REGISTER 0x80u
+
+/* Delivery modes of messages and local vector table entries. */
+enum delivery {
+    DELIVER_FIXED = 0,
+    DELIVER_LOWEST = 1,
+    DELIVER_NMI = 4,
+    DELIVER_INIT = 5,
+    DELIVER_SIPI = 6,
+    DELIVER_EXTINT = 7
+};
 
 enum apic_timer_mode { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
 

@@ -13,14 +13,6 @@
 #define ICR_LEVEL BIT(15)
 #define ICR_SHORTHAND(icr) ((unsigned)((icr) >> 18) & 3u)
 
-enum delivery {
-    DELIVER_FIXED = 0,
-    DELIVER_LOWEST = 1,
-    DELIVER_NMI = 4,
-    DELIVER_INIT = 5,
-    DELIVER_SIPI = 6
-};
-
 enum shorthand { TO_DEST, TO_SELF, TO_ALL, TO_OTHERS };
 
 static bool matches_logical(const struct vlapic *a, uint32_t dest)
@@ -37,7 +29,6 @@ static bool matches_logical(const struct vlapic *a, uint32_t dest)
     return ((dest >> 4) & 0xf) == own >> 4 && (dest & own & 0xf); /* cluster model */
 }
 
-/* A message of eight destination bits says "all" by 0xff; no vCPU has that number. */
 static bool matches(const struct vlapic *a, uint32_t dest, bool logical)
 {
     if (!apic_hw_enabled(a)) {
@@ -49,7 +40,7 @@ static bool matches(const struct vlapic *a, uint32_t dest, bool logical)
     if (logical) {
         return matches_logical(a, dest);
     }
-    return dest == 0xff || dest == a->v->id;
+    return dest == a->v->id;
 }
 
 static void deliver(struct vlapic *a, unsigned delivery, unsigned vector, bool level)
@@ -162,8 +153,44 @@ void apic_send(struct vlapic *a, uint64_t icr)
         broadcast(a, false, delivery, vector);
         break;
     default:
-        vlapic_message(a->v->vm, (uint32_t)(icr >> 32), (icr & ICR_LOGICAL) != 0, delivery, vector,
-                       false);
+        vlapic_message(a->v->vm,
+                       apic_x2(a) ? (uint32_t)(icr >> 32) : vlapic_wide_dest((uint32_t)(icr >> 32)),
+                       (icr & ICR_LOGICAL) != 0, delivery, vector, false);
         break;
+    }
+}
+
+/* Manual: "Local Vector Table"; all LINT0 pins hang on the one wire. */
+static void lint0(struct vlapic *a)
+{
+    uint32_t lvt = __atomic_load_n(&a->lvt[LVT_LINT0], __ATOMIC_RELAXED);
+
+    if (!apic_hw_enabled(a)) {
+        vcpu_request(a->v, VCPU_REQ_EVENT);
+        return;
+    }
+    if (lvt & LVT_MASKED) {
+        return;
+    }
+    switch (LVT_DELIVERY(lvt)) {
+    case DELIVER_EXTINT:
+        vcpu_request(a->v, VCPU_REQ_EVENT);
+        break;
+    case DELIVER_FIXED:
+    case DELIVER_NMI:
+    case DELIVER_INIT:
+        deliver(a, LVT_DELIVERY(lvt), lvt & 0xff, false);
+        break;
+    default:
+        break;
+    }
+}
+
+void vlapic_lint0_rose(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        if (vm->vcpus[i] && vm->vcpus[i]->lapic) {
+            lint0(vm->vcpus[i]->lapic);
+        }
     }
 }

@@ -110,6 +110,8 @@ static void write_lvt(struct vlapic *a, unsigned index, uint32_t value)
     __atomic_store_n(&a->lvt[index], value, __ATOMIC_RELAXED);
     if (index == LVT_TIMER) {
         apic_timer_lvt_changed(a, old);
+    } else if (index == LVT_LINT0) {
+        apic_recheck(a); /* the 8259s may be waiting behind it */
     }
 }
 
@@ -247,6 +249,7 @@ static enum hv_err write_base(struct vlapic *a, uint64_t value)
     if (x2) {
         a->icr = 0;
     }
+    apic_recheck(a);
     return HV_OK;
 }
 

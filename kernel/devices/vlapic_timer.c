@@ -158,6 +158,13 @@ void apic_timer_set_deadline(struct vlapic *a, uint64_t guest_tsc)
     start(a, guest_tsc > now ? guest_tsc - now : 0);
 }
 
+void vlapic_tsc_moved(struct vlapic *a)
+{
+    if (a->guest_deadline) {
+        apic_timer_set_deadline(a, a->guest_deadline);
+    }
+}
+
 uint64_t apic_timer_deadline(struct vlapic *a)
 {
     if (mode_of(a->lvt[LVT_TIMER]) != TIMER_TSC_DEADLINE) {

@@ -9,4 +9,5 @@
 
 struct vm;
 
+/* Nothing with another identity. There is no state to reset or free. */
 enum hv_err vmware_create(struct vm *vm) __must_check;

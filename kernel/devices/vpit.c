@@ -1,13 +1,21 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The 8254 as a function of time: a channel remembers when its count was loaded, and what it shows is
- * computed from the clock when somebody looks. One lock (RANK_DEVICE), only tried on the fast path.
+ * computed from the clock when somebody looks. Channel 0's output is interrupt line 0: a host timer
+ * fires where it rises next. Edges that come faster than pace.h lets them, or that nobody took, are one.
+ *
+ * One lock (RANK_DEVICE, interrupts off: the timer takes it), only tried on the fast path. A VM that has
+ * stopped lets the timer run out.
  */
 #include "kernel/devices/vpit.h"
 
 #include "arch/x86_64/clock.h"
+#include "arch/x86_64/irqflags.h"
 #include "kernel/devices/bus.h"
 #include "kernel/devices/device_lock.h"
+#include "kernel/devices/isa_irq.h"
+#include "kernel/devices/pace.h"
+#include "kernel/sched/timer.h"
 #include "mm/slab.h"
 
 #define PIT_HZ 1193182ull
@@ -35,16 +43,33 @@ struct channel {
 };
 
 struct vpit {
-    struct spinlock lock;
+    struct spinlock lock; /* all but vm */
+    struct vm *vm;
     struct channel ch[3];
     uint8_t speaker;
+    uint64_t edge_ns; /* when channel 0's output rises next, 0: never */
+    struct pace pace;
+    struct timer timer;
 };
+
+static uint64_t ticks_between(uint64_t start_ns, uint64_t end_ns)
+{
+    uint64_t ns = end_ns - start_ns;
+
+    return ns / NS_PER_S * PIT_HZ + ns % NS_PER_S * PIT_HZ / NS_PER_S;
+}
 
 static uint64_t ticks_since(uint64_t start_ns)
 {
-    uint64_t ns = clock_now_ns() - start_ns;
+    return ticks_between(start_ns, clock_now_ns());
+}
 
-    return ns / NS_PER_S * PIT_HZ + ns % NS_PER_S * PIT_HZ / NS_PER_S;
+/* When `ticks` have passed since start_ns: the first nanosecond at which ticks_since says so. */
+static uint64_t time_of(uint64_t start_ns, uint64_t ticks)
+{
+    uint64_t rest = ticks % PIT_HZ * NS_PER_S;
+
+    return start_ns + ticks / PIT_HZ * NS_PER_S + (rest + PIT_HZ - 1) / PIT_HZ;
 }
 
 static uint16_t current_count(const struct channel *c)
@@ -86,6 +111,59 @@ static bool output(const struct channel *c)
     }
 }
 
+/* ---- Interrupt line 0 ---- */
+
+/* Ticks from the load to the first rise of the output behind tick `now`; 0: none comes. */
+static uint64_t next_rise(const struct channel *c, uint64_t now)
+{
+    switch (c->mode) {
+    case 0:
+        return now < c->count ? c->count : 0;
+    case 2:
+    case 3:
+        return (now / c->count + 1) * c->count;
+    case 4: /* low for the one tick behind the count */
+        return now <= c->count ? c->count + 1 : 0;
+    default: /* one-shots wait for a gate that never rises on channel 0 */
+        return 0;
+    }
+}
+
+/* The next edge, at least `gap_ns` behind `now_ns`, into the host timer; lock held. */
+static void schedule(struct vpit *p, uint64_t now_ns, uint64_t gap_ns)
+{
+    const struct channel *c = &p->ch[0];
+    uint64_t ticks = 0;
+
+    if (c->loaded) {
+        ticks = next_rise(c, now_ns > c->start_ns ? ticks_between(c->start_ns, now_ns) : 0);
+    }
+    p->edge_ns = ticks ? MAX(time_of(c->start_ns, ticks), now_ns + gap_ns) : 0;
+    if (p->edge_ns) {
+        timer_arm(&p->timer, rdtsc() + clock_ns_to_tsc(p->edge_ns - now_ns));
+    }
+}
+
+/* Interrupt context. A timer that was left armed finds no edge due. */
+static void expired(struct timer *t)
+{
+    struct vpit *p = container_of(t, struct vpit, timer);
+    uint64_t flags = spin_lock_irqsave(&p->lock), now = clock_now_ns();
+
+    if (!p->edge_ns || vm_has_ended(p->vm)) {
+        p->edge_ns = 0;
+    } else if (now < p->edge_ns) {
+        timer_arm(&p->timer, rdtsc() + clock_ns_to_tsc(p->edge_ns - now));
+    } else {
+        isa_irq_set_timer(p->vm, ISA_IRQ_PIT, false);
+        isa_irq_set_timer(p->vm, ISA_IRQ_PIT, true);
+        schedule(p, now, pace_next(&p->pace, p->vm));
+    }
+    spin_unlock_irqrestore(&p->lock, flags);
+}
+
+/* ---- Registers ---- */
+
 static void load(struct channel *c, uint16_t value)
 {
     uint32_t n = value;
@@ -97,6 +175,15 @@ static void load(struct channel *c, uint16_t value)
     c->count = n ? n : 0x10000;
     c->start_ns = clock_now_ns();
     c->loaded = true;
+}
+
+/* Channel 0 was written: its output, and when that changes. */
+static void channel0_changed(struct vpit *p)
+{
+    const struct channel *c = &p->ch[0];
+
+    isa_irq_set_timer(p->vm, ISA_IRQ_PIT, output(c));
+    schedule(p, clock_now_ns(), PACE_MIN_NS);
 }
 
 static void write_count(struct channel *c, uint8_t value)
@@ -184,11 +271,18 @@ static void write_control(struct vpit *p, uint8_t command)
         return;
     }
     uint8_t mode = (command >> 1) & 7;
+    bool was_high = output(c);
     *c = (struct channel){.access = access,
                           .mode = mode > 5 ? mode & 3 : mode,
                           .bcd = command & 1,
                           .gate = c->gate,
                           .count = 0x10000};
+    if (select == 0) {
+        p->edge_ns = 0;
+        if (output(c) != was_high) {
+            isa_irq_set_timer(p->vm, ISA_IRQ_PIT, !was_high);
+        }
+    }
 }
 
 static void write_speaker(struct vpit *p, uint8_t value)
@@ -209,17 +303,21 @@ static enum hv_err access_counter(void *dev, struct vcpu *v, uint64_t offset, un
     struct vpit *p = dev;
 
     (void)size;
-    if (!device_lock(&p->lock, v)) {
+    uint64_t flags;
+    if (!device_lock_irqsave(&p->lock, v, &flags)) {
         return HV_EAGAIN;
     }
     if (write && offset == PORT_CONTROL) {
         write_control(p, (uint8_t)*value);
     } else if (write) {
         write_count(&p->ch[offset], (uint8_t)*value);
+        if (offset == 0) {
+            channel0_changed(p);
+        }
     } else {
         *value = offset == PORT_CONTROL ? 0xff : read_count(&p->ch[offset]);
     }
-    spin_unlock(&p->lock);
+    spin_unlock_irqrestore(&p->lock, flags);
     return HV_OK;
 }
 
@@ -230,7 +328,8 @@ static enum hv_err access_speaker(void *dev, struct vcpu *v, uint64_t offset, un
 
     (void)size;
     (void)offset;
-    if (!device_lock(&p->lock, v)) {
+    uint64_t flags;
+    if (!device_lock_irqsave(&p->lock, v, &flags)) {
         return HV_EAGAIN;
     }
     if (write) {
@@ -241,19 +340,20 @@ static enum hv_err access_speaker(void *dev, struct vcpu *v, uint64_t offset, un
         *value =
             p->speaker | (refresh ? SPEAKER_REFRESH : 0) | (output(&p->ch[2]) ? SPEAKER_OUT2 : 0);
     }
-    spin_unlock(&p->lock);
+    spin_unlock_irqrestore(&p->lock, flags);
     return HV_OK;
 }
 
 void vpit_reset(struct vpit *p)
 {
-    spin_lock(&p->lock);
+    uint64_t flags = spin_lock_irqsave(&p->lock);
     for (unsigned i = 0; i < 3; i++) {
         p->ch[i] =
             (struct channel){.count = 0x10000, .mode = 3, .access = ACCESS_BOTH, .gate = i != 2};
     }
     p->speaker = 0;
-    spin_unlock(&p->lock);
+    p->edge_ns = 0;
+    spin_unlock_irqrestore(&p->lock, flags);
 }
 
 enum hv_err vpit_create(struct vm *vm, struct vpit **out)
@@ -263,7 +363,9 @@ enum hv_err vpit_create(struct vm *vm, struct vpit **out)
     if (!p) {
         return HV_ENOMEM;
     }
+    p->vm = vm;
     spin_init(&p->lock, RANK_DEVICE, "vpit");
+    timer_init(&p->timer, expired);
     *out = p;
     vpit_reset(p);
     enum hv_err err = bus_add_byte_ports(vm->bus, 0x40, 4, "pit", access_counter, p);
@@ -275,5 +377,8 @@ enum hv_err vpit_create(struct vm *vm, struct vpit **out)
 
 void vpit_destroy(struct vpit *p)
 {
-    kfree(p);
+    if (p) {
+        timer_cancel(&p->timer);
+        kfree(p);
+    }
 }

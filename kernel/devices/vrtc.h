@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The guest's CMOS clock at ports 0x70/0x71: reads the date and time, never updates in progress,
- * raises no interrupt. Manual: Motorola MC146818A data sheet.
+ * The guest's CMOS clock and memory at ports 0x70/0x71: date and time, periodic, alarm and update
+ * interrupts on line 8. Manual: Motorola MC146818A data sheet.
  */
 #pragma once
 
@@ -10,6 +10,7 @@
 struct vm;
 struct vrtc;
 
+/* Registers its ports on vm->bus. HV_ENOMEM, HV_EEXIST. */
 enum hv_err vrtc_create(struct vm *vm, struct vrtc **out) __must_check;
 void vrtc_destroy(struct vrtc *r);
 void vrtc_reset(struct vrtc *r);
@@ -20,3 +21,5 @@ struct vrtc_date {
     unsigned hour, minute, second;
 };
 void vrtc_split(uint64_t unix_seconds, struct vrtc_date *out);
+/* The reverse, for years from 1 on; a day that its month has not runs on into the next. Pure. */
+uint64_t vrtc_join(const struct vrtc_date *d);

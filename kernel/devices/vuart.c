@@ -13,12 +13,12 @@
 
 #include "kernel/devices/bus.h"
 #include "kernel/devices/device_lock.h"
-#include "kernel/devices/devices.h"
+#include "kernel/devices/isa_irq.h"
+#include "kernel/sched/sched.h"
 #include "kernel/vm/guestconsole.h"
 #include "mm/slab.h"
 
 #define COM1_PORT 0x3f8
-#define COM1_IRQ 4
 
 enum reg { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_SCRATCH };
 
@@ -43,6 +43,7 @@ enum reg { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, R
 #define LSR_TX_EMPTY 0x60u  /* holding and shift register */
 #define MSR_CONNECTED 0xb0u /* carrier, data set ready, clear to send */
 #define FIFO_SIZE 16
+#define FULL_POLL_NS 1000000ULL
 
 struct vuart {
     struct spinlock lock;
@@ -52,7 +53,8 @@ struct vuart {
     uint16_t divisor;
     bool overrun;
     bool tx_empty_pending;
-    bool line; /* interrupt output as last set */
+    bool line;      /* interrupt output as last set */
+    bool has_input; /* what is typed comes here; constant */
     uint8_t fifo[FIFO_SIZE];
     unsigned head, count; /* first byte, bytes */
 };
@@ -84,7 +86,7 @@ static void fill_fifo(struct vuart *u)
     struct guestconsole *c = u->vm->console;
     char byte;
 
-    if ((u->mcr & MCR_LOOP) || !c) {
+    if ((u->mcr & MCR_LOOP) || !u->has_input) {
         return;
     }
     while (u->count < fifo_size(u) && guestconsole_input_pending(c) &&
@@ -118,7 +120,7 @@ static void update_line(struct vuart *u)
 
     if (line != u->line) {
         u->line = line;
-        vioapic_set_line(u->vm, COM1_IRQ, line);
+        isa_irq_set(u->vm, ISA_IRQ_COM1, line);
     }
 }
 
@@ -278,6 +280,13 @@ static enum hv_err access_port(void *dev, struct vcpu *v, uint64_t offset, unsig
     struct vuart *u = dev;
 
     (void)size; /* single bytes only */
+    if (write && offset == REG_DATA && u->vm->console && guestconsole_is_full(u->vm->console)) {
+        /* The guest comes again with the same byte. */
+        if (!vcpu_in_section(v)) {
+            thread_sleep_ns(FULL_POLL_NS);
+        }
+        return HV_EAGAIN;
+    }
     if (!device_lock(&u->lock, v)) {
         return HV_EAGAIN;
     }
@@ -305,6 +314,13 @@ static void input_ready(void *arg)
     spin_unlock(&u->lock);
 }
 
+void vuart_print(struct vuart *u, const char *data, size_t n)
+{
+    spin_lock(&u->lock);
+    guestconsole_output(u->vm->console, data, n);
+    spin_unlock(&u->lock);
+}
+
 void vuart_reset(struct vuart *u)
 {
     spin_lock(&u->lock);
@@ -325,9 +341,10 @@ enum hv_err vuart_create(struct vm *vm, struct vuart **out)
     }
     spin_init(&u->lock, RANK_DEVICE, "vuart");
     u->vm = vm;
+    u->has_input = vm->console && vm->config.console == CONSOLE_SERIAL;
     *out = u;
     vuart_reset(u);
-    if (vm->console) {
+    if (u->has_input) {
         guestconsole_set_input_ready(vm->console, input_ready, u);
     }
     return bus_add_byte_ports(vm->bus, COM1_PORT, 8, "com1", access_port, u);
@@ -336,7 +353,7 @@ enum hv_err vuart_create(struct vm *vm, struct vuart **out)
 /* The console may outlive the device; nobody types to a VM that is being destroyed. */
 void vuart_destroy(struct vuart *u)
 {
-    if (u && u->vm->console) {
+    if (u && u->has_input) {
         guestconsole_set_input_ready(u->vm->console, NULL, NULL);
     }
     kfree(u);

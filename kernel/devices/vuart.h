@@ -14,3 +14,6 @@ struct vuart;
 enum hv_err vuart_create(struct vm *vm, struct vuart **out) __must_check;
 void vuart_destroy(struct vuart *u);
 void vuart_reset(struct vuart *u);
+/* Show what another device of the VM prints among what this one does. Thread context, no device's lock
+ * held; the VM has a console. */
+void vuart_print(struct vuart *u, const char *data, size_t n);

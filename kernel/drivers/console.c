@@ -37,6 +37,9 @@ static const struct port {
 } ports[] = {
     {"com1", UART_COM1, 4}, {"com2", UART_COM2, 3}, {"com3", UART_COM3, 4}, {"com4", UART_COM4, 3}};
 
+/* What console= may name. */
+static const char *const words[] = {"com1", "com2", "com3", "com4", "pci", "display"};
+
 static struct spinlock out_lock = SPINLOCK_INIT(RANK_CONSOLE, "console output"); /* irqsave */
 static struct uart uarts[ARRAY_SIZE(ports)];                                     /* out_lock */
 static struct uart pci_uart;                                                     /* out_lock */
@@ -197,6 +200,29 @@ static bool try_pci_uart(const struct pci_dev *d, void *arg)
     return !regs || !uart_probe_mmio(&pci_uart, regs, 0);
 }
 
+/* Says which words are not ports. False: none is, so the option is of no use. */
+static bool check_list(const char *list)
+{
+    bool any = false;
+
+    for (const char *word = list; word != NULL; word = strchr(word, ',')) {
+        word += *word == ',';
+        const char *end = strchr(word, ',');
+        size_t len = end != NULL ? (size_t)(end - word) : strlen(word);
+        bool known = false;
+
+        for (unsigned i = 0; i < ARRAY_SIZE(words); i++) {
+            known |= strlen(words[i]) == len && memcmp(word, words[i], len) == 0;
+        }
+        if (!known) {
+            log_error("command line: console=%s: accepted: com1, com2, com3, com4, pci, display",
+                      word);
+        }
+        any |= known;
+    }
+    return any;
+}
+
 /* Ports that `console=` names, and only those. */
 static void configure_ports(const char *list)
 {
@@ -209,6 +235,16 @@ static void configure_ports(const char *list)
     }
 }
 
+bool console_has_port(uint16_t base)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(ports); i++) {
+        if (ports[i].base == base) {
+            return uarts[i].present;
+        }
+    }
+    return false;
+}
+
 /* A line of the log, which ends in LF alone. */
 static void replay_line(const char *s, size_t len)
 {
@@ -219,7 +255,7 @@ static void replay_line(const char *s, size_t len)
 void console_init_display(const struct boot_info *info)
 {
     char list[64] = "";
-    bool chosen = parse_option(info->cmdline, "console", list, sizeof(list));
+    bool chosen = parse_option(info->cmdline, "console", list, sizeof(list)) && check_list(list);
 
     if (chosen) {
         configure_ports(list);
@@ -351,6 +387,25 @@ int console_poll(void)
     }
     spin_unlock_irqrestore(&in_lock, flags);
     return c;
+}
+
+bool console_has_input(void)
+{
+    uint64_t flags = spin_lock_irqsave(&in_lock);
+    bool has = in_tail != in_head;
+
+    spin_unlock_irqrestore(&in_lock, flags);
+    return has;
+}
+
+void console_unget(char c)
+{
+    uint64_t flags = spin_lock_irqsave(&in_lock);
+
+    if (in_head - in_tail < INPUT_MAX) {
+        in_buf[--in_tail % INPUT_MAX] = c;
+    }
+    spin_unlock_irqrestore(&in_lock, flags);
 }
 
 int console_getc(void)

@@ -30,7 +30,13 @@ bool console_in_panic(void);
 int console_getc(void);
 /* Next input byte or -1. Any thread. */
 int console_poll(void);
+/* Is there any? */
+bool console_has_input(void);
+/* Put a byte back in front of what waits, unless the queue is full: console_poll took it. */
+void console_unget(char c);
 /* Woken whenever input has arrived; for threads that wait for something else as well. */
 struct waitq *console_input_waitq(void);
+/* Is the serial port at this base address one of the console's? */
+bool console_has_port(uint16_t base);
 /* For input drivers, any context: `len` bytes were typed. */
 void console_input(const char *s, size_t len);

@@ -4,6 +4,7 @@
  */
 #include "kernel/drivers/pci.h"
 
+#include "arch/x86_64/hostmap.h"
 #include "arch/x86_64/io.h"
 #include "arch/x86_64/irqflags.h"
 
@@ -15,6 +16,15 @@
 #define REG_CLASS 0x08
 #define REG_HEADER 0x0c
 #define REG_BUSES 0x18 /* bridges: primary, secondary, subordinate */
+#define REG_CAPABILITIES 0x34
+#define STATUS_CAPABILITIES BIT(20) /* of the command register's dword */
+#define CAP_MSI 0x05
+#define CAP_MSIX 0x11
+#define MSI_ENABLE BIT(16)
+#define MSI_MESSAGES 0x00700000u /* how many are enabled, as a power of two */
+#define MSI_64 BIT(23)
+#define MSIX_ENABLE BIT(31)
+#define MSIX_MASK_ALL BIT(30)
 #define HEADER_BRIDGE 0x01
 #define HEADER_MULTIFUNCTION 0x80
 #define BAR_IO 0x1u
@@ -62,6 +72,97 @@ bool pci_bar(const struct pci_dev *d, unsigned index, uint64_t *base, bool *is_i
         }
     }
     return *base != 0;
+}
+
+void *pci_map(const struct pci_dev *d, unsigned index, uint64_t offset, uint64_t size)
+{
+    uint64_t base;
+    bool is_io;
+
+    if (index > 5 || !pci_bar(d, index, &base, &is_io) || is_io) {
+        return NULL;
+    }
+    return hostmap_device(HPA(base + offset), size, false);
+}
+
+void pci_command(const struct pci_dev *d, uint32_t set, uint32_t clear)
+{
+    /* The upper half is the status, whose bits are cleared by writing ones. */
+    pci_write32(d, PCI_COMMAND, ((pci_read32(d, PCI_COMMAND) & 0xffff) | set) & ~clear);
+}
+
+unsigned pci_capability(const struct pci_dev *d, unsigned id, unsigned after)
+{
+    unsigned offset = after != 0 ? after + 1 : REG_CAPABILITIES;
+
+    if ((pci_read32(d, PCI_COMMAND) & STATUS_CAPABILITIES) == 0) {
+        return 0;
+    }
+    for (unsigned hops = 0; hops < 48; hops++) {
+        unsigned next = (pci_read32(d, offset) >> 8 * (offset & 3)) & 0xfc;
+
+        if (next < 0x40) {
+            return 0;
+        }
+        if ((pci_read32(d, next) & 0xff) == id) {
+            return next;
+        }
+        offset = next + 1;
+    }
+    return 0;
+}
+
+static bool msix(const struct pci_dev *d, irq_handler_t fn, void *arg)
+{
+    unsigned cap = pci_capability(d, CAP_MSIX, 0);
+    uint32_t address, data;
+
+    if (cap == 0) {
+        return false;
+    }
+    uint32_t where = pci_read32(d, cap + 4); /* BAR and offset of the table */
+    volatile uint8_t *entry = pci_map(d, where & 7, where & ~7u, 16);
+
+    if (entry == NULL || irq_alloc_msi(fn, arg, &address, &data) != HV_OK) {
+        return false;
+    }
+    mmio_write32(entry, address);
+    mmio_write32(entry + 4, 0);
+    mmio_write32(entry + 8, data);
+    mmio_write32(entry + 12, 0); /* unmasked */
+    pci_write32(d, cap, (pci_read32(d, cap) | MSIX_ENABLE) & ~(uint32_t)MSIX_MASK_ALL);
+    return true;
+}
+
+static bool msi(const struct pci_dev *d, irq_handler_t fn, void *arg)
+{
+    unsigned cap = pci_capability(d, CAP_MSI, 0);
+    uint32_t address, data;
+
+    if (cap == 0 || irq_alloc_msi(fn, arg, &address, &data) != HV_OK) {
+        return false;
+    }
+    uint32_t control = pci_read32(d, cap) & ~MSI_MESSAGES;
+    unsigned at = control & MSI_64 ? cap + 12 : cap + 8;
+
+    pci_write32(d, cap + 4, address);
+    if (control & MSI_64) {
+        pci_write32(d, cap + 8, 0);
+    }
+    pci_write32(d, at, (pci_read32(d, at) & 0xffff0000) | data);
+    pci_write32(d, cap, control | MSI_ENABLE);
+    return true;
+}
+
+enum pci_irq pci_interrupt(const struct pci_dev *d, irq_handler_t fn, void *arg)
+{
+    pci_command(d, PCI_COMMAND_NO_INTX, 0);
+    return msix(d, fn, arg) ? PCI_MSIX : msi(d, fn, arg) ? PCI_MSI : PCI_POLL;
+}
+
+const char *pci_irq_name(enum pci_irq irq)
+{
+    return irq == PCI_MSIX ? "MSI-X" : irq == PCI_MSI ? "MSI" : "polled";
 }
 
 struct walk {

@@ -64,9 +64,6 @@ static void text_byte(struct term *t, char c)
     case '\t':
         t->x = MIN((t->x / 8 + 1) * 8, t->columns - 1);
         break;
-    case '\x1b':
-        t->state = TERM_ESCAPE;
-        break;
     default:
         /* Of a UTF-8 sequence only its first byte shows, as one '?'. */
         if ((uint8_t)c >= ' ' && ((uint8_t)c & 0xc0) != 0x80 && c != 0x7f) {
@@ -162,6 +159,10 @@ static void csi_byte(struct term *t, char c)
 
 static void term_byte(struct term *t, char c)
 {
+    if (c == '\x1b') { /* a new sequence, whatever was not finished */
+        t->state = TERM_ESCAPE;
+        return;
+    }
     switch (t->state) {
     case TERM_TEXT:
         text_byte(t, c);
@@ -175,8 +176,6 @@ static void term_byte(struct term *t, char c)
     case TERM_STRING: /* ended by BEL or by ESC backslash */
         if (c == '\a') {
             t->state = TERM_TEXT;
-        } else if (c == '\x1b') {
-            t->state = TERM_ESCAPE;
         }
         break;
     }

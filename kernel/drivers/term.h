@@ -14,6 +14,10 @@
 
 enum term_state { TERM_TEXT, TERM_ESCAPE, TERM_CSI, TERM_STRING };
 
+/* Ends whatever a program may have left a terminal in: a string that was never closed, colours, a hidden
+ * cursor. */
+#define TERM_SANE "\x1b\\\x1b[0m\x1b[?25h"
+
 struct term {
     unsigned columns, rows;
     unsigned x, y; /* cursor; x == columns: the next character wraps first */
@@ -24,7 +28,9 @@ struct term {
     char cells[TERM_MAX_ROWS][TERM_MAX_COLUMNS];
 };
 
+/* Blank, of at most TERM_MAX_COLUMNS and TERM_MAX_ROWS. */
 void term_init(struct term *t, unsigned columns, unsigned rows);
+/* What a terminal would do with these bytes; unknown sequences are swallowed. */
 void term_write(struct term *t, const char *s, size_t len);
 /* The characters of visible row `row`, `columns` of them. */
 const char *term_row(const struct term *t, unsigned row);

@@ -15,7 +15,7 @@
 #include "mm/env.h"
 #include "mm/slab.h"
 
-#define CACHE_ENTRIES 16
+#define CACHE_ENTRIES 64 /* a power of two; one page */
 #define NO_OPCODE 0xffff
 #define MAX_CACHES 256
 
@@ -149,6 +149,7 @@ static void take_operands(const ZydisDecodedInstruction *z, struct insn *out)
     out->disp = z->raw.disp.value;
     out->imm = z->raw.imm[0].value.s;
     out->imm_bytes = z->raw.imm[0].size / 8;
+    out->imm2 = (uint16_t)z->raw.imm[1].value.u;
     if (out->imm_bytes > 0 && out->imm_bytes < 8) {
         unsigned unused = 64 - z->raw.imm[0].size;
 
@@ -205,12 +206,17 @@ static bool decode(const uint8_t *bytes, unsigned len, enum emul_mode mode, stru
 
 /* --- the cache --- */
 
-/* The key's last byte holds mode and length, so keys of no bytes at all do not occur. */
+/* The key's last byte holds mode and length; an empty entry of the cache has the key of no bytes at all
+ * (which are no instruction). */
 static void make_key(const uint8_t *bytes, unsigned len, enum emul_mode mode, uint64_t key[2])
 {
     uint8_t raw[16] = {0};
 
-    memcpy(raw, bytes, len);
+    if (likely(len == INSN_MAX_BYTES)) {
+        memcpy(raw, bytes, INSN_MAX_BYTES); /* a few moves */
+    } else {
+        memcpy(raw, bytes, len);
+    }
     raw[15] = (uint8_t)((unsigned)mode << 4 | len);
     memcpy(key, raw, sizeof raw);
 }
@@ -220,12 +226,12 @@ static struct cache_entry *cache_slot(const uint64_t key[2])
     struct cache *c = caches[env_cpu() % MAX_CACHES];
     uint64_t hash = (key[0] ^ (key[1] << 7)) * 0x9e3779b97f4a7c15ull;
 
-    return c ? &c->entry[hash >> 60] : NULL;
+    return c ? &c->entry[hash >> 32 & (CACHE_ENTRIES - 1)] : NULL;
 }
 
 static bool cache_hit(const struct cache_entry *e, const uint64_t key[2])
 {
-    return e && e->key[0] == key[0] && e->key[1] == key[1];
+    return e && e->key[0] == key[0] && e->key[1] == key[1] && e->insn.length != 0;
 }
 
 bool decode_cached(const uint8_t *bytes, unsigned len, enum emul_mode mode, struct insn *out)

@@ -26,8 +26,9 @@ struct insn {
     uint8_t mod, reg, rm;       /* reg and rm with their REX bits */
     uint8_t base, index, scale; /* registers or INSN_NO_REG, INSN_BASE_RIP; scale in bits */
     uint8_t imm_bytes;
-    int64_t disp; /* also the address of MOV's direct forms */
-    int64_t imm;
+    uint16_t imm2; /* the selector of a far pointer; ENTER's level */
+    int64_t disp;  /* also the address of MOV's direct forms */
+    int64_t imm;   /* also the offset of a far pointer, and a jump's distance */
 };
 
 /* Decode bytes[0..len); false if there is no whole instruction in them. */

@@ -10,6 +10,8 @@
 #include "arch/x86_64/regs.h"
 #include "kernel/emul/exec.h"
 #include "kernel/lib/printf.h"
+#include "kernel/lib/string.h"
+#include "kernel/vm/exit.h"
 #include "kernel/vm/guestmem.h"
 #include "kernel/vm/vm.h"
 #include "mm/p2m.h"
@@ -29,17 +31,18 @@ enum emul_mode emul_mode_of(struct vcpu *v)
     return cs.attr & CS_BIG ? EMUL_32 : EMUL_16;
 }
 
-struct bytes {
-    uint8_t b[INSN_MAX_BYTES];
-    unsigned len;
-};
-
-/* Bytes at RIP, decoded. On the fast path only what the cache has: a full decode is too long there. */
-static enum hv_err fetch_insn(struct vcpu *v, bool fast, struct bytes *bytes, struct insn *in)
+/* On the fast path only what the cache has: a full decode is too long there. */
+enum hv_err emul_fetch(struct vcpu *v, bool fast, struct bytes *bytes, struct insn *in)
 {
+    const uint8_t *code = fast ? vcpu_code(v, INSN_MAX_BYTES) : NULL;
+
+    if (likely(code)) {
+        memcpy(bytes->b, code, INSN_MAX_BYTES);
+        bytes->len = INSN_MAX_BYTES;
+        return decode_cached(bytes->b, INSN_MAX_BYTES, EMUL_64, in) ? HV_OK : HV_EAGAIN;
+    }
     enum hv_err err = guestmem_fetch(v, fast, bytes->b, &bytes->len);
     enum emul_mode mode = emul_mode_of(v);
-
     if (err) {
         return err;
     }
@@ -49,7 +52,7 @@ static enum hv_err fetch_insn(struct vcpu *v, bool fast, struct bytes *bytes, st
     return decode_insn(bytes->b, bytes->len, mode, in) ? HV_OK : HV_ENOTSUP;
 }
 
-static void describe(const struct bytes *bytes, char *text, size_t len)
+void emul_describe(const struct bytes *bytes, char *text, size_t len)
 {
     size_t n = scnprintf(text, len, "bytes");
 
@@ -58,8 +61,7 @@ static void describe(const struct bytes *bytes, char *text, size_t len)
     }
 }
 
-/* HV_OK: step over; HV_EBUSY: run the guest where it is. */
-static enum hv_err finish(struct vcpu *v, const struct insn *in, enum hv_err err)
+enum hv_err emul_finish(struct vcpu *v, const struct insn *in, enum hv_err err)
 {
     if (err == HV_EBUSY) {
         return HV_OK;
@@ -76,11 +78,11 @@ enum hv_err emul_mmio(struct vcpu *v, const struct exit_memory *mem, bool fast, 
 {
     struct bytes bytes = {.len = 0};
     struct insn in;
-    const struct emul e = {.v = v, .in = &in, .fast = fast};
+    const struct emul e = {.v = v, .in = &in, .fast = fast, .ram = mem->ram};
     enum hv_err err = HV_ENOTSUP;
 
     if (likely(!(mem->access & P2M_EXEC) && !mem->table_walk)) {
-        err = fetch_insn(v, fast, &bytes, &in);
+        err = emul_fetch(v, fast, &bytes, &in);
         if (likely(!err)) {
             err = exec_mov(&e, mem->gpa);
             if (unlikely(err == HV_ENOTSUP)) {
@@ -89,11 +91,14 @@ enum hv_err emul_mmio(struct vcpu *v, const struct exit_memory *mem, bool fast, 
             if (unlikely(err == HV_ENOTSUP)) {
                 err = exec_string(&e);
             }
-            err = finish(v, &in, err);
+            if (unlikely(err == HV_ENOTSUP)) {
+                err = exec_stack(&e);
+            }
+            err = emul_finish(v, &in, err);
         }
     }
     if (unlikely(err == HV_ENOTSUP || err == HV_ENOENT)) {
-        describe(&bytes, text, text_len);
+        emul_describe(&bytes, text, text_len);
         err = HV_ENOTSUP;
     }
     return err;
@@ -109,12 +114,12 @@ enum hv_err emul_string_io(struct vcpu *v, const struct exit_port *port, bool fa
     if (fast) {
         return HV_EAGAIN;
     }
-    enum hv_err err = fetch_insn(v, fast, &bytes, &in);
+    enum hv_err err = emul_fetch(v, fast, &bytes, &in);
     if (!err) {
-        err = finish(v, &in, exec_string_io(&e, port->port, port->in));
+        err = emul_finish(v, &in, exec_string_io(&e, port->port, port->in));
     }
     if (err == HV_ENOTSUP || err == HV_ENOENT) {
-        describe(&bytes, text, text_len);
+        emul_describe(&bytes, text, text_len);
         err = HV_ENOTSUP;
     }
     return err;
@@ -141,8 +146,12 @@ static enum hv_err word_operand(const struct emul *e, bool write, uint64_t *valu
         }
         return HV_OK;
     }
-    enum hv_err err = operand_resolve(e, operand_linear(e, 0), 2, write, &o);
-    return err ? err : operand_access(e, &o, write, value);
+    enum hv_err err = operand_resolve(e, operand_ref(e, 0), 2, write, &o);
+    if (!err) {
+        err = operand_access(e, &o, write, value);
+        operand_release(e, &o);
+    }
+    return err;
 }
 
 static enum hv_err decode_msw(const struct emul *e, struct exit_cr *cr, uint64_t *lmsw_value)
@@ -169,7 +178,7 @@ enum hv_err emul_decode_cr(struct vcpu *v, struct exit_cr *cr, bool fast, uint8_
     struct bytes bytes = {.len = 0};
     struct insn in;
     const struct emul e = {.v = v, .in = &in, .fast = fast};
-    enum hv_err err = fetch_insn(v, fast, &bytes, &in);
+    enum hv_err err = emul_fetch(v, fast, &bytes, &in);
 
     if (err) {
         return err;
@@ -194,4 +203,23 @@ enum hv_err emul_decode_cr(struct vcpu *v, struct exit_cr *cr, bool fast, uint8_
     default:
         return HV_ENOTSUP;
     }
+}
+
+enum hv_err emul_decode_invlpg(struct vcpu *v, bool fast, uint8_t *insn_len, gva_t *gva)
+{
+    struct bytes bytes = {.len = 0};
+    struct insn in;
+    const struct emul e = {.v = v, .in = &in, .fast = fast};
+    enum hv_err err = emul_fetch(v, fast, &bytes, &in);
+
+    if (err == HV_OK && (in.opcode != 0x0f01 || (in.reg & 7) != 7 || in.mod == 3)) {
+        /* Another vCPU has put something else there. */
+        vcpu_inject_ud(v);
+        return HV_EFAULT;
+    }
+    if (err == HV_OK) {
+        *insn_len = in.length;
+        *gva = operand_linear(&e, operand_ref(&e, 0));
+    }
+    return err;
 }

@@ -43,3 +43,24 @@ enum hv_err emul_string_io(struct vcpu *v, const struct exit_port *port, bool fa
  */
 enum hv_err emul_decode_cr(struct vcpu *v, struct exit_cr *cr, bool fast, uint8_t *insn_len,
                            uint64_t *lmsw_value) __must_check;
+/* The linear address that the INVLPG at RIP names, and its length. HV_EAGAIN, HV_EFAULT as above. */
+enum hv_err emul_decode_invlpg(struct vcpu *v, bool fast, uint8_t *insn_len,
+                               gva_t *gva) __must_check;
+/*
+ * Execute the instruction at RIP for a guest that the processor cannot run in its state (hv->emulation).
+ * HV_OK: done, if exit->kind is EXIT_NONE; else it is one that the processor would exit for, as `exit`
+ * says, and nothing has happened. HV_EFAULT: a guest exception was queued. HV_EAGAIN, HV_ENOMEM: nothing
+ * has happened; call again. HV_ENOTSUP: cannot be emulated (bytes in *text). Not in a section.
+ */
+enum hv_err emul_step(struct vcpu *v, struct vm_exit *exit, char *text,
+                      size_t text_len) __must_check;
+/* Deliver `ev` in software; same results. */
+enum hv_err emul_event(struct vcpu *v, const struct event *ev) __must_check;
+/*
+ * Switch to another task, as the processor would have (TSS, busy bits, link, registers, CR3, segments).
+ * `insn_len`: of the instruction that asked for it, 0 if how->by_insn is not set. HV_OK: the new task runs.
+ * HV_EFAULT: a fault is queued, which is the old task's, and nothing has happened, or the new one's, as the
+ * manual has it. HV_EAGAIN, HV_ENOMEM: nothing has happened; call again. Not in a section.
+ */
+enum hv_err emul_task_switch(struct vcpu *v, const struct exit_task *how,
+                             unsigned insn_len) __must_check;

@@ -4,8 +4,10 @@
  */
 #include "kernel/emul/operand.h"
 
+#include "arch/x86_64/regs.h"
 #include "kernel/devices/bus.h"
 #include "kernel/devices/vlapic.h"
+#include "kernel/lib/string.h"
 #include "kernel/vm/guestmem.h"
 #include "kernel/vm/vm.h"
 
@@ -54,19 +56,6 @@ void operand_reg_set(const struct emul *e, unsigned reg, unsigned size, uint64_t
 
 /* --- addresses --- */
 
-gva_t segment_linear(const struct emul *e, unsigned seg, uint64_t offset)
-{
-    struct segment s;
-    bool flat = e->in->mode == EMUL_64 && seg != SEG_FS && seg != SEG_GS;
-
-    if (flat) {
-        return GVA(offset);
-    }
-    hv->get_seg(e->v, (enum seg_reg)seg, &s);
-    uint64_t linear = s.base + offset;
-    return GVA(e->in->mode == EMUL_64 ? linear : (uint32_t)linear);
-}
-
 static unsigned default_segment(const struct insn *in)
 {
     bool stack = in->base == GPR_RSP || in->base == GPR_RBP;
@@ -74,7 +63,7 @@ static unsigned default_segment(const struct insn *in)
     return stack ? SEG_SS : SEG_DS;
 }
 
-gva_t operand_linear(const struct emul *e, int64_t extra)
+struct mem_ref operand_ref(const struct emul *e, int64_t extra)
 {
     const struct insn *in = e->in;
     uint64_t offset = (uint64_t)in->disp + (uint64_t)extra;
@@ -87,43 +76,179 @@ gva_t operand_linear(const struct emul *e, int64_t extra)
     if (in->index != INSN_NO_REG) {
         offset += gpr_get(e->v, in->index) << in->scale;
     }
-    offset &= size_mask(in->address_bytes);
-    return segment_linear(e, in->seg != INSN_NO_SEG ? in->seg : default_segment(in), offset);
+    unsigned seg = in->seg != INSN_NO_SEG ? in->seg : default_segment(in);
+    return (struct mem_ref){.seg = (uint8_t)seg, .offset = offset & size_mask(in->address_bytes)};
+}
+
+static gva_t linear(const struct emul *e, const struct segment *s, uint64_t offset)
+{
+    uint64_t address = s->base + offset;
+
+    return GVA(e->in->mode == EMUL_64 ? address : (uint32_t)address);
+}
+
+/* Base and limits of all segments but FS and GS are gone in 64-bit mode. */
+static void segment_of_ref(const struct emul *e, struct mem_ref ref, struct segment *s)
+{
+    if (e->in->mode == EMUL_64 && ref.seg != SEG_FS && ref.seg != SEG_GS) {
+        *s = (struct segment){.base = 0};
+    } else {
+        hv->get_seg(e->v, (enum seg_reg)ref.seg, s);
+    }
+}
+
+gva_t operand_linear(const struct emul *e, struct mem_ref ref)
+{
+    struct segment s;
+
+    segment_of_ref(e, ref, &s);
+    return linear(e, &s, ref.offset);
+}
+
+enum hv_err operand_segment_fault(const struct emul *e, unsigned seg)
+{
+    bool has_error = (hv->get_reg(e->v, REG_CR0) & CR0_PE) != 0;
+
+    vcpu_inject_exception(e->v, seg == SEG_SS ? EXC_SS : EXC_GP, has_error, 0);
+    return HV_EFAULT;
+}
+
+/* Attributes of a segment (struct segment). Manual: "Segment-Descriptor Types". */
+#define SEG_TYPE_WRITE BIT(1) /* data: writable; code: readable */
+#define SEG_TYPE_DOWN BIT(2)  /* data: expands down */
+#define SEG_TYPE_CODE BIT(3)
+#define SEG_PRESENT BIT(7)
+#define SEG_BIG BIT(10)
+
+static bool type_allows(const struct segment *s, bool write)
+{
+    if (!(s->attr & SEG_PRESENT)) {
+        return false;
+    }
+    bool code = (s->attr & SEG_TYPE_CODE) != 0, bit = (s->attr & SEG_TYPE_WRITE) != 0;
+
+    return write ? !code && bit : !code || bit;
+}
+
+static bool limit_allows(const struct segment *s, uint64_t offset, unsigned size)
+{
+    uint64_t last = offset + size - 1;
+
+    if ((s->attr & (SEG_TYPE_CODE | SEG_TYPE_DOWN)) == SEG_TYPE_DOWN) {
+        return offset > s->limit && last <= (s->attr & SEG_BIG ? 0xffffffffu : 0xffffu);
+    }
+    return last <= s->limit;
+}
+
+static bool canonical(uint64_t gva)
+{
+    return (uint64_t)((int64_t)(gva << 16) >> 16) == gva;
+}
+
+/* Manual: "Limit Checking", "Type Checking", "Canonical Addressing". */
+static bool segment_allows(const struct emul *e, const struct segment *s, struct mem_ref ref,
+                           unsigned size, bool write)
+{
+    if (e->in->mode == EMUL_64) {
+        uint64_t first = s->base + ref.offset;
+
+        return canonical(first) && canonical(first + size - 1);
+    }
+    /* Real and virtual-8086 mode know no types. */
+    bool typed =
+        (hv->get_reg(e->v, REG_CR0) & CR0_PE) && !(hv->get_reg(e->v, REG_RFLAGS) & RFLAGS_VM);
+
+    return (!typed || type_allows(s, write)) && limit_allows(s, ref.offset, size);
 }
 
 /* --- memory --- */
 
-enum hv_err operand_resolve(const struct emul *e, gva_t gva, unsigned size, bool write,
-                            struct operand *out)
+static enum hv_err pin_part(const struct emul *e, struct operand *o, unsigned i, bool write)
 {
-    unsigned first = MIN(size, (unsigned)(PAGE_SIZE - (gva.a & ~PAGE_MASK)));
-    uint32_t access = write ? GVA_WRITE : GVA_READ;
-    enum hv_err err;
+    enum hv_err err = HV_ENOENT;
+    void *page;
 
-    if (e->fast) {
-        return HV_EAGAIN;
+    if (!vlapic_covers(e->v->lapic, o->part[i])) {
+        err = guestmem_pin(e->v->vm, o->part[i], write, &page);
     }
-    out->size = size;
-    out->first = first;
-    err = guestmem_translate(e->v, gva, access, false, &out->part[0]);
-    if (!err && first < size) {
-        gva_t second = GVA(gva.a + first);
+    if (!err) {
+        o->ram[i] = (char *)page + (o->part[i].a & ~PAGE_MASK);
+        o->pinned = true;
+    }
+    return err == HV_ENOENT ? HV_OK : err;
+}
 
-        if (e->in->mode != EMUL_64) {
-            second.a = (uint32_t)second.a;
-        }
-        err = guestmem_translate(e->v, second, access, false, &out->part[1]);
+enum hv_err operand_resolve_linear(const struct emul *e, gva_t gva, unsigned size, uint32_t access,
+                                   struct operand *out)
+{
+    bool write = (access & GVA_WRITE) != 0;
+
+    *out = (struct operand){.size = size, .first = size};
+    out->first = MIN(size, (unsigned)(PAGE_SIZE - (gva.a & ~PAGE_MASK)));
+    enum hv_err err = guestmem_translate(e->v, gva, access, false, &out->part[0]);
+    if (!err && out->first < size) {
+        uint64_t next = gva.a + out->first;
+
+        gva = GVA(e->in->mode == EMUL_64 ? next : (uint32_t)next);
+        err = guestmem_translate(e->v, gva, access, false, &out->part[1]);
+    }
+    if (!err) {
+        err = pin_part(e, out, 0, write);
+    }
+    if (!err && out->first < size) {
+        err = pin_part(e, out, 1, write);
+    }
+    if (err) {
+        operand_release(e, out);
     }
     return err;
 }
 
-enum hv_err operand_resolve_exit(const struct emul *e, gva_t gva, gpa_t gpa, unsigned size,
+enum hv_err operand_resolve(const struct emul *e, struct mem_ref ref, unsigned size, bool write,
+                            struct operand *out)
+{
+    struct segment s;
+
+    *out = (struct operand){.size = size, .first = size};
+    if (e->fast) {
+        return HV_EAGAIN;
+    }
+    segment_of_ref(e, ref, &s);
+    if (!segment_allows(e, &s, ref, size, write)) {
+        return operand_segment_fault(e, ref.seg);
+    }
+    return operand_resolve_linear(e, linear(e, &s, ref.offset), size, write ? GVA_WRITE : GVA_READ,
+                                  out);
+}
+
+enum hv_err operand_resolve_rm(const struct emul *e, int64_t extra, unsigned size, bool write,
+                               struct operand *out)
+{
+    const struct insn *in = e->in;
+
+    if (!in->has_modrm || in->mod != 3) {
+        return operand_resolve(e, operand_ref(e, extra), size, write, out);
+    }
+    *out = (struct operand){.size = size, .first = size, .is_reg = true, .reg = in->rm};
+    return e->all ? HV_OK : HV_ENOTSUP;
+}
+
+enum hv_err operand_resolve_exit(const struct emul *e, int64_t extra, gpa_t gpa, unsigned size,
                                  bool write, struct operand *out)
 {
-    uint64_t offset = gva.a & ~PAGE_MASK;
+    struct segment s;
 
+    if (unlikely(e->all)) {
+        return operand_resolve_rm(e, extra, size, write, out);
+    }
+    struct mem_ref ref = operand_ref(e, extra);
+    if (unlikely(e->ram)) {
+        return operand_resolve(e, ref, size, write, out);
+    }
+    segment_of_ref(e, ref, &s);
+    uint64_t offset = linear(e, &s, ref.offset).a & ~PAGE_MASK;
     if (unlikely(offset + size > PAGE_SIZE)) {
-        return operand_resolve(e, gva, size, write, out);
+        return operand_resolve(e, ref, size, write, out);
     }
     if (unlikely(offset != (gpa.a & ~PAGE_MASK))) {
         return HV_EBUSY;
@@ -132,27 +257,58 @@ enum hv_err operand_resolve_exit(const struct emul *e, gva_t gva, gpa_t gpa, uns
     return HV_OK;
 }
 
-static enum hv_err ram_access(struct vm *vm, gpa_t gpa, unsigned size, bool write, uint64_t *value)
+void operand_release(const struct emul *e, struct operand *o)
+{
+    if (likely(!o->pinned)) {
+        return;
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        if (o->ram[i]) {
+            guestmem_unpin(e->v->vm, o->part[i], (char *)o->ram[i] - (o->part[i].a & ~PAGE_MASK));
+            o->ram[i] = NULL;
+        }
+    }
+    o->pinned = false;
+}
+
+/* Aligned words in one access: other vCPUs may be looking. */
+static void ram_write(void *ram, unsigned size, uint64_t value)
+{
+    if ((uintptr_t)ram & (size - 1)) {
+        memcpy(ram, &value, size);
+    } else if (size == 8) {
+        __atomic_store_n((uint64_t *)ram, value, __ATOMIC_RELAXED);
+    } else if (size == 4) {
+        __atomic_store_n((uint32_t *)ram, (uint32_t)value, __ATOMIC_RELAXED);
+    } else if (size == 2) {
+        __atomic_store_n((uint16_t *)ram, (uint16_t)value, __ATOMIC_RELAXED);
+    } else {
+        memcpy(ram, &value, size);
+    }
+}
+
+static void ram_access(void *ram, unsigned size, bool write, uint64_t *value)
 {
     if (write) {
-        return guestmem_write(vm, gpa, value, size);
+        ram_write(ram, size, *value);
+    } else {
+        *value = 0;
+        memcpy(value, ram, size);
     }
-    *value = 0;
-    return guestmem_read(vm, gpa, value, size);
 }
 
 /* One part: 1 to 8 bytes within a page. The bus takes powers of two. */
-static enum hv_err part_access(const struct emul *e, gpa_t gpa, unsigned size, bool write,
-                               uint64_t *value)
+static enum hv_err part_access(const struct emul *e, gpa_t gpa, void *ram, unsigned size,
+                               bool write, uint64_t *value)
 {
     struct vcpu *v = e->v;
 
+    if (unlikely(ram)) {
+        ram_access(ram, size, write, value);
+        return HV_OK;
+    }
     if (vlapic_covers(v->lapic, gpa)) {
         return vlapic_mmio(v->lapic, (uint32_t)(gpa.a & ~PAGE_MASK), size, write, value);
-    }
-    /* On the fast path the exit came for this address, so it is not RAM. */
-    if (!e->fast && guestmem_is_ram(v->vm, gpa, size)) {
-        return ram_access(v->vm, gpa, size, write, value);
     }
     if ((size & (size - 1)) == 0) {
         return bus_mmio(v->vm->bus, v, gpa, size, write, value);
@@ -175,11 +331,20 @@ enum hv_err operand_access(const struct emul *e, const struct operand *o, bool w
                            uint64_t *value)
 {
     uint64_t low = write ? *value & size_mask(o->first) : 0, high = 0;
-    enum hv_err err = part_access(e, o->part[0], o->first, write, &low);
+
+    if (unlikely(o->is_reg)) {
+        if (write) {
+            operand_reg_set(e, o->reg, o->size, *value);
+        } else {
+            *value = operand_reg_get(e, o->reg, o->size);
+        }
+        return HV_OK;
+    }
+    enum hv_err err = part_access(e, o->part[0], o->ram[0], o->first, write, &low);
 
     if (!err && o->first < o->size) {
         high = write ? *value >> (8 * o->first) : 0;
-        err = part_access(e, o->part[1], o->size - o->first, write, &high);
+        err = part_access(e, o->part[1], o->ram[1], o->size - o->first, write, &high);
     }
     if (!err && !write) {
         *value = low & size_mask(o->first);

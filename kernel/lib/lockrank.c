@@ -11,13 +11,14 @@
 _Static_assert(NR_RANKS <= 32, "one bit per rank");
 
 static const char *const rank_names[NR_RANKS] = {
-    [RANK_NONE] = "none",   [RANK_CONFIG] = "config",   [RANK_VM_LIST] = "VM list",
-    [RANK_VM] = "VM",       [RANK_DEVICE] = "device",   [RANK_IRQCHIP] = "irqchip",
-    [RANK_P2M] = "p2m",     [RANK_VIEW] = "view",       [RANK_SHARE] = "share",
-    [RANK_FRAME] = "frame", [RANK_FLUSH] = "flush",     [RANK_ALLOC] = "allocator",
-    [RANK_SLAB] = "slab",   [RANK_HOSTMAP] = "hostmap", [RANK_CALL] = "call",
-    [RANK_WAITQ] = "waitq", [RANK_TIMER] = "timer",     [RANK_RUNQ] = "runq",
-    [RANK_IRQ] = "irq",     [RANK_CONSOLE] = "console", [RANK_LOG] = "log",
+    [RANK_NONE] = "none",       [RANK_CONFIG] = "config",   [RANK_VM_LIST] = "VM list",
+    [RANK_VM] = "VM",           [RANK_DEVICE] = "device",   [RANK_IRQCHIP] = "irqchip",
+    [RANK_RECLAIM] = "reclaim", [RANK_P2M] = "p2m",         [RANK_VIEW] = "view",
+    [RANK_SHARE] = "share",     [RANK_FRAME] = "frame",     [RANK_FLUSH] = "flush",
+    [RANK_ALLOC] = "allocator", [RANK_SLAB] = "slab",       [RANK_HOSTMAP] = "hostmap",
+    [RANK_CALL] = "call",       [RANK_BLK] = "blk",         [RANK_WAITQ] = "waitq",
+    [RANK_TIMER] = "timer",     [RANK_SWAP] = "swap",       [RANK_RUNQ] = "runq",
+    [RANK_IRQ] = "irq",         [RANK_CONSOLE] = "console", [RANK_LOG] = "log",
 };
 
 void lockrank_acquire(enum lock_rank rank, const char *name)

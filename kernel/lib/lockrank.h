@@ -14,15 +14,18 @@ enum lock_rank {
     RANK_VM,       /* one VM's life cycle */
     RANK_DEVICE,   /* a virtual device's state */
     RANK_IRQCHIP,  /* virtual interrupt controllers (below devices: devices raise lines) */
+    RANK_RECLAIM,  /* who takes part in reclaiming, its targets and records */
     RANK_P2M,      /* one VM's p2m */
     RANK_VIEW,     /* one view's tables */
     RANK_SHARE,    /* content index */
+    RANK_SWAP,     /* slots of the store, requests */
     RANK_HOSTMAP,  /* hypervisor address space (allocates its tables) */
     RANK_FRAME,    /* frame table records */
     RANK_FLUSH,    /* flush bookkeeping */
     RANK_ALLOC,    /* frame allocator */
     RANK_SLAB,     /* small objects */
     RANK_CALL,     /* cross-processor calls */
+    RANK_BLK,      /* one disk's queue of requests */
     RANK_WAITQ,    /* wait queues */
     RANK_TIMER,    /* per-CPU timer queues */
     RANK_RUNQ,     /* per-CPU run queues */

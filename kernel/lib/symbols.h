@@ -6,10 +6,13 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#define SYMBOL_NAME_BYTES 64 /* longer names are cut */
+
 /*
- * Name of the function that contains virtual address `addr`, or NULL if no function of the image
- * does. `*offset` receives the distance from the function's start, in bytes (untouched if NULL).
+ * Name of the function that contains virtual address `addr`; false if no function of the image does.
+ * `*offset` receives the distance from the function's start, in bytes. Both untouched if false.
  */
-const char *symbols_lookup(uint64_t addr, uint64_t *offset);
+bool symbols_lookup(uint64_t addr, char name[SYMBOL_NAME_BYTES], uint64_t *offset);

@@ -44,6 +44,7 @@ struct runq {
     uint32_t nr_waiting;
 };
 
+/* Empty, its processor idle. */
 void runq_init(struct runq *q);
 
 /* Queue t (in no queue; its virtual time is final), take it out, look at the first (NULL: none). */

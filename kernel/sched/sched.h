@@ -90,6 +90,7 @@ struct sched_cpu_stats {
     uint64_t idle_ns, busy_ns, switches;
     unsigned runnable;
 };
+/* Of a processor that is running; numbers that move on while they are read. */
 void sched_cpu_stats(unsigned cpu, struct sched_cpu_stats *out);
 
 /* A kick arrived here (arch/x86_64/smp.c): see whether the running thread's slice must be timed. */

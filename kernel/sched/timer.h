@@ -20,6 +20,7 @@ struct timer {
 /* Boot processor, after lapic_timer_calibrate: empty queues, vector installed. */
 void timer_setup(void);
 
+/* Not armed. */
 void timer_init(struct timer *t, void (*fn)(struct timer *t));
 /* (Re)arm on this processor for TSC value `deadline_tsc` (past: at once). Any context, also with
  * interrupts or GIF off, and from the callback: costs a few tens of instructions when the queue is

@@ -18,6 +18,7 @@ struct timerq {
     uint64_t programmed;  /* deadline the hardware is set to, TIMERQ_NEVER if stopped; lock */
 };
 
+/* Empty, the hardware stopped. */
 void timerq_init(struct timerq *q);
 
 /* Queue t, which is in no queue, for t->deadline_tsc; equal deadlines fire in the order of arming. */

@@ -13,9 +13,11 @@ struct waitq {
     struct list waiters;
 };
 
+/* Nobody waits. */
 void waitq_init(struct waitq *q);
 void waitq_prepare(struct waitq *q); /* queue the running thread */
 void waitq_finish(struct waitq *q);  /* take it out again */
+/* Any context but NMI. */
 void waitq_wake_all(struct waitq *q);
 void waitq_wake_one(struct waitq *q);
 

@@ -5,6 +5,7 @@
 #include "kernel/shell/commands.h"
 
 #include "kernel/drivers/console.h"
+#include "kernel/drivers/term.h"
 #include "kernel/sched/wait.h"
 #include "kernel/vm/guestconsole.h"
 #include "kernel/vm/vm.h"
@@ -79,7 +80,7 @@ void cmd_console(unsigned nr, char **args)
         watch(vm->console, pos);
         shell_set_attached(false);
         guestconsole_detach(vm->console);
-        shell_print("\n[left %s]\n", args[1]);
+        shell_print(TERM_SANE "\n[left %s]\n", args[1]);
     }
     vm_put(vm);
 }

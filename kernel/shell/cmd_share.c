@@ -4,28 +4,32 @@
  */
 #include "kernel/shell/commands.h"
 
-#include "kernel/lib/parse.h"
 #include "kernel/lib/string.h"
 #include "kernel/options.h"
 #include "kernel/shell/format.h"
 #include "kernel/vm/sharing.h"
 #include "kernel/vm/vm.h"
+#include "mm/p2m.h"
 #include "mm/share/share.h"
+#include "mm/view.h"
 
 /* --- set --- */
 
 static void print_option(enum option_id id)
 {
     const struct option *o = &options_table[id];
+    char now[OPTIONS_TEXT_MAX], standard[OPTIONS_TEXT_MAX], accepted[OPTIONS_TEXT_MAX];
 
-    shell_print("%-28s %6llu  (%llu to %llu, standard %llu)  %s\n", o->name,
-                (unsigned long long)options_get(id), (unsigned long long)o->low,
-                (unsigned long long)o->high, (unsigned long long)o->standard, o->help);
+    options_print(id, options_get(id), now);
+    options_print(id, o->standard, standard);
+    options_accepted(id, accepted);
+    shell_print("%-28s %7s  (%s, standard %s)  %s\n", o->name, now, accepted, standard, o->help);
 }
 
 void cmd_set(unsigned nr, char **args)
 {
     enum option_id id = nr > 1 ? options_find(args[1]) : NR_OPTIONS;
+    char accepted[OPTIONS_TEXT_MAX];
     uint64_t value;
 
     if (nr == 1) {
@@ -38,14 +42,11 @@ void cmd_set(unsigned nr, char **args)
         shell_error("set", "no option '%s'; `set` lists them", args[1]);
         return;
     }
-    if (nr > 2) {
-        const struct option *o = &options_table[id];
-
-        if (parse_u64(args[2], &value) != HV_OK || options_set(id, value) != HV_OK) {
-            shell_error("set", "%s: '%s'; accepted: a number from %llu to %llu", o->name, args[2],
-                        (unsigned long long)o->low, (unsigned long long)o->high);
-            return;
-        }
+    if (nr > 2 &&
+        (options_parse(id, args[2], &value) != HV_OK || options_set(id, value) != HV_OK)) {
+        options_accepted(id, accepted);
+        shell_error("set", "%s: '%s'; accepted: %s", options_table[id].name, args[2], accepted);
+        return;
     }
     print_option(id);
 }
@@ -64,12 +65,17 @@ static bool print_vm(struct vm *vm, void *arg)
     struct scan_stats s;
 
     (void)arg;
+    struct p2m_counters p;
+    struct view_stats view;
+
+    vm_memory_counters(vm, &p, &view);
     sharing_stats(vm, &s);
-    shell_print("%-15s %9llu %9llu %9llu %9llu %9llu %9llu %6llu %6llu\n", vm->config.name,
+    shell_print("%-15s %9llu %9llu %9llu %9llu %9llu %9llu %9llu %6llu %6llu\n", vm->config.name,
                 (unsigned long long)s.pages, (unsigned long long)s.hashed,
-                (unsigned long long)s.merged, (unsigned long long)s.stale,
-                (unsigned long long)s.differed, (unsigned long long)s.hot,
-                (unsigned long long)s.passes, (unsigned long long)(sharing_rate(vm) / 1000));
+                (unsigned long long)s.merged, (unsigned long long)p.broken,
+                (unsigned long long)s.stale, (unsigned long long)s.differed,
+                (unsigned long long)s.hot, (unsigned long long)s.passes,
+                (unsigned long long)(sharing_rate(vm) / 1000));
     return true;
 }
 
@@ -84,8 +90,8 @@ static void print_sharing(void)
                 (unsigned long long)s.zero, (unsigned long long)s.hints,
                 (unsigned long long)(s.table_bytes / KIB(1)),
                 (unsigned long long)(s.table_max_bytes / KIB(1)));
-    shell_print("%-15s %9s %9s %9s %9s %9s %9s %6s %6s\n", "NAME", "SCANNED", "HASHED", "MERGED",
-                "STALE", "DIFFERED", "LEFT", "PASSES", "RATE/s");
+    shell_print("%-15s %9s %9s %9s %9s %9s %9s %9s %6s %6s\n", "NAME", "SCANNED", "HASHED",
+                "MERGED", "BROKEN", "STALE", "DIFFERED", "LEFT", "PASSES", "RATE/s");
     vm_for_each(print_vm, NULL);
 }
 

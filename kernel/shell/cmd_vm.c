@@ -5,13 +5,17 @@
 #include "kernel/shell/commands.h"
 
 #include "arch/x86_64/clock.h"
+#include "kernel/devices/devices.h"
 #include "kernel/drivers/console.h"
+#include "kernel/lib/parse.h"
 #include "kernel/lib/printf.h"
 #include "kernel/lib/string.h"
 #include "kernel/shell/format.h"
 #include "kernel/startup.h"
+#include "kernel/vm/admission.h"
 #include "kernel/vm/backend.h"
 #include "kernel/vm/guestconsole.h"
+#include "kernel/vm/swapping.h"
 #include "kernel/vm/vm.h"
 #include "mm/p2m.h"
 #include "mm/view.h"
@@ -106,7 +110,9 @@ static void print_memory(struct vm *vm)
                 format_size(ram, p.ram * PAGE_SIZE), format_size(granted, p.granted * PAGE_SIZE),
                 (unsigned long long)p.faults_4k, (unsigned long long)p.faults_2m,
                 (unsigned long long)p.faults_1g);
-    shell_print("  overhead %llu KiB\n", (unsigned long long)(vm_overhead_bytes(vm) / KIB(1)));
+    shell_print("  overhead %llu KiB, %s MMU\n",
+                (unsigned long long)(vm_overhead_bytes(vm) / KIB(1)),
+                vm->software_mmu ? "software" : "hardware");
 }
 
 static void print_registers(struct vcpu *v)
@@ -167,7 +173,7 @@ static void print_exits(const struct vm *vm)
 
 static void show(struct vm *vm)
 {
-    char reason[200];
+    char reason[200], line[200];
 
     shell_print("%s: %s, kernel %s%s%s\n", vm->config.name, vm_state_name(vm->state),
                 vm->config.kernel, vm->config.initrd[0] ? ", initrd " : "", vm->config.initrd);
@@ -180,6 +186,9 @@ static void show(struct vm *vm)
         shell_print("  console: %llu bytes written\n",
                     (unsigned long long)guestconsole_written(vm->console));
     }
+    for (unsigned i = 0; devices_describe(vm, i, line, sizeof(line)); i++) {
+        shell_print("  %s\n", line);
+    }
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
         if (vm->vcpus[i]) {
             print_vcpu(vm, vm->vcpus[i]);
@@ -189,6 +198,15 @@ static void show(struct vm *vm)
 }
 
 /* --- vm NAME ACTION --- */
+
+/* One of run and with_value. */
+struct action {
+    const char *name;
+    enum hv_err (*run)(struct vm *vm);
+    const char *done; /* NULL: it says so itself */
+    void (*with_value)(struct vm *vm, const char *what, const char *value);
+    const char *value; /* what is expected */
+};
 
 static enum hv_err drop(struct vm *vm)
 {
@@ -205,16 +223,6 @@ static enum hv_err drop(struct vm *vm)
     }
     return err;
 }
-
-static const struct action {
-    const char *name;
-    enum hv_err (*run)(struct vm *vm);
-    const char *done; /* NULL: it says so itself */
-} actions[] = {
-    {"start", vm_start, "started"},       {"pause", vm_pause, "paused"},
-    {"resume", vm_resume, "resumed"},     {"reset", vm_reset, "reset"},
-    {"destroy", vm_destroy, "destroyed"}, {"drop", drop, NULL},
-};
 
 struct search {
     const char *name;
@@ -258,18 +266,25 @@ static struct vm *build(const char *name)
     return vm_find(name);
 }
 
-static void act(const char *name, const struct action *a)
+/* Held; NULL after an error was printed. */
+static struct vm *known_vm(const char *name)
 {
     struct vm *vm = vm_find(name);
 
-    if (!vm && a->run == vm_start) {
-        vm = build(name);
-        if (!vm) {
-            return;
-        }
-    }
-    if (!vm) {
+    if (vm == NULL) {
         shell_error("vm", "no VM '%s'; `vms` lists them", name);
+    }
+    return vm;
+}
+
+static void act(const char *name, const struct action *a)
+{
+    struct vm *vm = a->run == vm_start ? vm_find(name) : known_vm(name);
+
+    if (vm == NULL && a->run == vm_start) {
+        vm = build(name);
+    }
+    if (vm == NULL) {
         return;
     }
     const char *state = vm_state_name(vm->state);
@@ -286,38 +301,121 @@ static void act(const char *name, const struct action *a)
     }
 }
 
-void cmd_vm(unsigned nr, char **args)
+/* Compress and swap some of a VM by hand. */
+static void swap_out_by_hand(struct vm *vm, const char *what, const char *size)
 {
-    if (nr == 2) {
-        struct vm *vm = vm_find(args[1]);
+    uint64_t bytes, taken;
 
-        if (!vm) {
-            shell_error("vm", "no VM '%s'; `vms` lists them", args[1]);
-            return;
+    (void)what;
+    if (parse_size(size, MIB(1), &bytes) != HV_OK) {
+        shell_error("vm", "'%s' is not a size; accepted: as 64M (K, M, G, T)", size);
+    } else if (swapping_force(vm, bytes / PAGE_SIZE, &taken) != HV_OK) {
+        shell_error("vm", "%s: nothing of it can be taken", vm->config.name);
+    } else {
+        shell_print("%s: %llu pages compressed, or on their way out\n", vm->config.name,
+                    (unsigned long long)taken);
+    }
+}
+
+static enum hv_err parse_pages(const char *text, uint64_t *value)
+{
+    enum hv_err err = parse_size(text, MIB(1), value);
+
+    return err == HV_OK && !IS_ALIGNED(*value, PAGE_SIZE) ? HV_ERANGE : err;
+}
+
+/* `min`, `max` or `shares` of a VM that may be running. */
+static void entitle(struct vm *vm, const char *what, const char *text)
+{
+    char why[ADMISSION_TEXT_MAX];
+    bool is_shares = str_equal(what, "shares");
+    uint64_t value;
+
+    if ((is_shares ? config_parse_shares(text, vm->config.memory_bytes, &value)
+                   : parse_pages(text, &value)) != HV_OK) {
+        shell_error("vm", "%s: '%s'; accepted: %s", what, text,
+                    is_shares ? CONFIG_SHARES_ACCEPTED : "a multiple of 4K, as 64M (K, M, G, T)");
+    } else if (admission_change(vm, str_equal(what, "min") ? value : vm->config.min_bytes,
+                                str_equal(what, "max") ? value : vm->config.max_bytes,
+                                is_shares ? value : config_shares(&vm->config), why) != HV_OK) {
+        shell_error("vm", "%s: %s is not changed: %s", vm->config.name, what, why);
+    } else {
+        shell_print("%s: min %lluK, max %lluK, %llu shares\n", vm->config.name,
+                    (unsigned long long)(vm->config.min_bytes >> 10),
+                    (unsigned long long)(vm->config.max_bytes >> 10),
+                    (unsigned long long)config_shares(&vm->config));
+    }
+}
+
+static const struct action actions[] = {
+    {.name = "start", .run = vm_start, .done = "started"},
+    {.name = "pause", .run = vm_pause, .done = "paused"},
+    {.name = "resume", .run = vm_resume, .done = "resumed"},
+    {.name = "reset", .run = vm_reset, .done = "reset"},
+    {.name = "destroy", .run = vm_destroy, .done = "destroyed"},
+    {.name = "drop", .run = drop},
+    {.name = "swapout", .with_value = swap_out_by_hand, .value = "SIZE"},
+    {.name = "min", .with_value = entitle, .value = "SIZE"},
+    {.name = "max", .with_value = entitle, .value = "SIZE"},
+    {.name = "shares", .with_value = entitle, .value = "low|normal|high|NUMBER"},
+};
+
+static const struct action *find_action(const char *name, bool with_value)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(actions); i++) {
+        if (str_equal(actions[i].name, name) && (actions[i].with_value != NULL) == with_value) {
+            return &actions[i];
         }
-        show(vm);
-        vm_put(vm);
+    }
+    return NULL;
+}
+
+static void refuse_action(const char *name)
+{
+    char accepted[256];
+    size_t n = 0;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(actions); i++) {
+        const struct action *a = &actions[i];
+
+        n += scnprintf(accepted + n, sizeof(accepted) - n, "%s%s%s%s", i > 0 ? ", " : "", a->name,
+                       a->value != NULL ? " " : "", a->value != NULL ? a->value : "");
+    }
+    shell_error("vm", "'%s'; accepted: %s", name, accepted);
+}
+
+static void show_or_change(struct vm *vm, const struct action *a, const char *value)
+{
+    if (vm == NULL) {
         return;
     }
-    for (unsigned i = 0; i < ARRAY_SIZE(actions); i++) {
-        if (str_equal(actions[i].name, args[2])) {
-            act(args[1], &actions[i]);
-            return;
-        }
+    if (a != NULL) {
+        a->with_value(vm, a->name, value);
+    } else {
+        show(vm);
     }
-    shell_error("vm",
-                "unknown action '%s'; accepted: start, pause, resume, reset, destroy, "
-                "drop",
-                args[2]);
+    vm_put(vm);
+}
+
+void cmd_vm(unsigned nr, char **args)
+{
+    const struct action *a = nr > 2 ? find_action(args[2], nr > 3) : NULL;
+
+    if (nr > 2 && a == NULL) {
+        refuse_action(args[2]);
+    } else if (nr == 3) {
+        act(args[1], a);
+    } else {
+        show_or_change(known_vm(args[1]), a, nr > 3 ? args[3] : NULL);
+    }
 }
 
 void cmd_vm_complete(unsigned index, struct line_completions *c)
 {
     if (index == 1) {
         shell_offer_vms(c);
-        return;
     }
-    for (unsigned i = 0; i < ARRAY_SIZE(actions); i++) {
+    for (unsigned i = 0; index == 2 && i < ARRAY_SIZE(actions); i++) {
         line_offer(c, actions[i].name);
     }
 }

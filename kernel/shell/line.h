@@ -49,6 +49,7 @@ struct line {
     struct line_completions completions;
 };
 
+/* Empty, without history; `prompt` stays where it is. */
 void line_init(struct line *l, const char *prompt, void (*write)(const char *s, size_t len),
                line_completer_t complete);
 /* Print the prompt and an empty line. */

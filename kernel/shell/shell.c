@@ -28,10 +28,11 @@ const struct shell_command shell_commands[] = {
      .run = cmd_help},
     {.name = "vms", .help = "all VMs, one line each", .run = cmd_vms},
     {.name = "vm",
-     .args = "NAME [start|pause|resume|reset|destroy|drop]",
+     .args = "NAME [start|pause|resume|reset|destroy|drop|swapout SIZE|min SIZE|max SIZE|"
+             "shares low|normal|high|N]",
      .help = "one VM in detail, or what to do with it",
      .min_args = 1,
-     .max_args = 2,
+     .max_args = 3,
      .run = cmd_vm,
      .complete = cmd_vm_complete},
     {.name = "console",
@@ -41,13 +42,45 @@ const struct shell_command shell_commands[] = {
      .max_args = 1,
      .run = cmd_console,
      .complete = cmd_console_complete},
-    {.name = "mem", .help = "machine memory, and every VM's", .run = cmd_mem},
+    {.name = "mem",
+     .args = "[once] [WIDTH[xHEIGHT]]",
+     .help = "machine memory, and every VM's, until a key is pressed; or printed once",
+     .max_args = 2,
+     .run = cmd_mem,
+     .complete = cmd_mem_complete},
+    {.name = "map",
+     .args = "VM",
+     .help = "a VM's memory, a character for 2 MiB",
+     .min_args = 1,
+     .max_args = 1,
+     .run = cmd_map,
+     .complete = cmd_vm_complete},
+    {.name = "balloon",
+     .args = "[VM [SIZE|auto]]",
+     .help = "the balloons; what a VM's is to hold, by hand or as the policy wants",
+     .max_args = 2,
+     .run = cmd_balloon,
+     .complete = cmd_balloon_complete},
+    {.name = "why",
+     .args = "VM [PAGE]",
+     .help = "what was decided about a VM's memory, or happened to one of its pages",
+     .min_args = 1,
+     .max_args = 2,
+     .run = cmd_why,
+     .complete = cmd_why_complete},
     {.name = "share",
      .args = "[scan VM]",
      .help = "page sharing in numbers; scan all of a VM's pages now",
      .max_args = 2,
      .run = cmd_share,
      .complete = cmd_share_complete},
+    {.name = "disks", .help = "all disks, and what is on them", .run = cmd_disks},
+    {.name = "swap",
+     .args = "[format DISK [CODE] | test [ROUNDS [DISK]]]",
+     .help = "the swap area; write its signature to a disk; exercise its disk",
+     .max_args = 3,
+     .run = cmd_swap,
+     .complete = cmd_swap_complete},
     {.name = "set",
      .args = "[OPTION [VALUE]]",
      .help = "the host's options: list them, show one, change one",
@@ -55,6 +88,7 @@ const struct shell_command shell_commands[] = {
      .run = cmd_set,
      .complete = cmd_set_complete},
     {.name = "audit", .help = "recount every frame and compare", .run = cmd_audit},
+    {.name = "digest", .help = "one number for the memory of all VMs at rest", .run = cmd_digest},
     {.name = "log",
      .args = "[previous] [NUMBER] | level [error|warn|info|debug]",
      .help = "the log (of the boot before), its last lines; what is printed",
@@ -242,21 +276,27 @@ static void run_line(char *text)
     }
 }
 
+static char first[32]; /* the command of shell=; before the thread starts */
+
 static void shell_main(void *unused)
 {
     (void)unused;
     line_init(&line, "ballast> ", console_write, complete);
     log_set_hooks(before_log, after_log);
     log_wait_printed(); /* a group of lines that began without the hooks */
+    if (first[0] != '\0') {
+        run_line(first);
+    }
     for (;;) {
         run_line(read_line());
     }
 }
 
-void shell_start(void)
+void shell_start(const char *cmdline)
 {
     struct thread *t;
 
+    (void)parse_option(cmdline, "shell", first, sizeof(first));
     if (thread_create("shell", shell_main, NULL, 4 * WEIGHT_NORMAL, 0, &t)) {
         log_error("shell: no memory for its thread");
         return;

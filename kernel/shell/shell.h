@@ -10,7 +10,8 @@
 
 /* Start the shell's thread; without memory for it, say so. After console_init_input and
  * startup_vms. */
-void shell_start(void);
+/* `cmdline`: the host's; shell=COMMAND in it is what the operator finds running. */
+void shell_start(const char *cmdline);
 
 #define SHELL_ARGS_MAX 8
 
@@ -28,6 +29,7 @@ struct shell_command {
 /* The table; its last entry has no name. */
 extern const struct shell_command shell_commands[];
 
+/* To the console, at most 511 bytes at a time. */
 void shell_print(const char *fmt, ...) __printf_like(1, 2);
 /* "COMMAND: ..." as an error line. */
 void shell_error(const char *command, const char *fmt, ...) __printf_like(2, 3);

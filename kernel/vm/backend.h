@@ -18,10 +18,11 @@ struct pt_format;
 struct backend_caps {
     const char *name; /* the extension's, for the operator */
     bool present;
-    char missing[320]; /* and the firmware option to look at */
-    uint32_t nr_tags;  /* ASIDs or VPIDs, tag 0 excluded; 0: no tags */
-    bool nested_paging;
+    char missing[320];         /* and the firmware option to look at */
+    uint32_t nr_tags;          /* ASIDs or VPIDs, tag 0 excluded; 0: no tags */
+    bool nested_paging;        /* else every VM has the software MMU (struct vm, software_mmu) */
     unsigned nested_max_order; /* largest page of the nested tables */
+    bool software_mmu;         /* guests can run on shadow tables */
     bool next_rip, decode_assists, flush_by_tag, clean_bits, pause_filter, unrestricted;
     const struct pt_format *nested_format;
 };
@@ -35,8 +36,9 @@ enum exit_kind {
     EXIT_INTERRUPT, /* a host interrupt is pending: leave the fast path and take it */
     EXIT_NMI,       /* a host NMI */
     EXIT_PORT,
-    EXIT_STRING_IO, /* INS, OUTS: exit_port as well */
-    EXIT_MEMORY,    /* nested page fault */
+    EXIT_STRING_IO,  /* INS, OUTS: exit_port as well */
+    EXIT_MEMORY,     /* nested page fault */
+    EXIT_PAGE_FAULT, /* the guest's own #PF, with the software MMU */
     EXIT_CPUID,
     EXIT_MSR,
     EXIT_CR, /* move to or from a control register, CLTS, LMSW */
@@ -56,6 +58,7 @@ enum exit_kind {
     EXIT_IRQ_WINDOW, /* an interrupt can be delivered now */
     EXIT_NMI_WINDOW, /* an NMI can be delivered now */
     EXIT_TASK_SWITCH,
+    EXIT_EMULATE,       /* the processor cannot run the guest's state: hv_emulation */
     EXIT_SHUTDOWN,      /* triple fault */
     EXIT_INIT,          /* a host INIT is pending */
     EXIT_MACHINE_CHECK, /* the host's machine check arrived while the guest ran */
@@ -64,6 +67,7 @@ enum exit_kind {
     NR_EXIT_KINDS
 };
 
+/* As `vm NAME` prints it. */
 const char *exit_kind_name(enum exit_kind kind);
 
 struct exit_port {
@@ -77,6 +81,16 @@ struct exit_memory {
     gpa_t gpa;
     uint32_t access; /* P2M_READ | P2M_WRITE | P2M_EXEC */
     bool table_walk; /* raised by the processor's walk of guest page tables */
+    bool ram;        /* not a device: RAM that cannot be mapped for this access */
+};
+/* The processor's view of it: the guest may be due another error code (mm/shadow/shadow.h). */
+struct exit_page_fault {
+    gva_t gva;
+    uint32_t error; /* PFEC_P, PFEC_W, PFEC_U, PFEC_I; the processor's, not the guest's */
+};
+struct exit_invlpg {
+    bool decoded; /* gva is valid (the processor told) */
+    gva_t gva;
 };
 struct exit_msr {
     uint32_t index;
@@ -86,6 +100,19 @@ struct exit_cr {
     uint8_t cr;
     bool write, decoded; /* decoded: gpr is valid (decode assists) */
     uint8_t gpr;
+};
+/* What led to a task switch; numbers as in the hardware's exit information. */
+enum task_reason { TASK_CALL, TASK_IRET, TASK_JUMP, TASK_GATE };
+/* The processor has checked that the guest may do this; nothing has happened yet. */
+struct exit_task {
+    uint16_t selector; /* of the new TSS */
+    enum task_reason reason;
+    /* An instruction asked for it, which is behind the old task when it goes on. TASK_GATE: INT n, or else
+     * an event is being delivered: v->interrupted. */
+    bool by_insn;
+    bool resume;    /* RF in the flags that the old task keeps */
+    bool has_error; /* the new task finds an error code on its stack */
+    uint32_t error;
 };
 struct exit_exception {
     uint8_t vector;
@@ -100,8 +127,11 @@ struct vm_exit {
     union {
         struct exit_port port;
         struct exit_memory mem;
+        struct exit_page_fault pf;
+        struct exit_invlpg invlpg;
         struct exit_msr msr;
         struct exit_cr cr;
+        struct exit_task task;
         struct exit_exception exc;
     };
     uint64_t raw[3]; /* vendor words, for logs only; not filled for the frequent kinds */
@@ -129,6 +159,8 @@ enum hv_reg {
     REG_CR3,
     REG_CR4,
     REG_EFER,
+    REG_DR0,
+    REG_DR3 = REG_DR0 + 3,
     REG_DR6,
     REG_DR7,
     REG_TPR, /* CR8: bits 7:4 of the task priority */
@@ -171,12 +203,41 @@ struct event {
 
 enum window { WINDOW_IRQ, WINDOW_NMI };
 
+/* What holds events off: an interrupt shadow, up to the end of the next instruction, and NMI blocking. */
+enum block { BLOCK_SHADOW, BLOCK_NMI };
+
+/*
+ * For processors that cannot run every state that a guest can be in: EXIT_EMULATE tells, and common code
+ * executes the guest's instructions until they can (kernel/vm/realmode.c).
+ */
+struct hv_emulation {
+    /* Can the processor run the guest now? */
+    bool (*enterable)(struct vcpu *v);
+    /* Take back what inject queued and no entry took; false: nothing. */
+    bool (*withdraw)(struct vcpu *v, struct event *out);
+    void (*block)(struct vcpu *v, enum block what, bool on);
+};
+
 /* Where 64-bit code is fetched from, and whose tables lead there. */
 struct code_state {
     uint64_t rip, cr3;
 };
 
-/* Architectural MSRs that the guest owns and the backend keeps (direct access where it can). */
+/*
+ * With the software MMU (vm->software_mmu, constant from vm_init on) the guest runs on our tables:
+ *   - the processor has CR0.PG, CR0.WP, CR4.PAE and, where it exists, EFER.NXE set always, EFER.LME and
+ *     LMA while the guest is in long mode (LME and PG in its own registers); CR4.PGE, PCIDE, PKE and
+ *     CET never, CR4.SMEP and SMAP not while the guest's paging is off; the other bits are the guest's, as
+ *     far as the processor lets it;
+ *   - get_reg and set_reg of CR0, CR3, CR4 and EFER deal in the guest's values, which never reach
+ *     the processor's CR3: that is set_root's alone. LMA follows LME and PG in get_reg. Common code
+ *     calls set_root before the next entry whenever it has changed one of them;
+ *   - exits: #PF (EXIT_PAGE_FAULT; CR2 is not changed until the guest is given the fault), reads and
+ *     writes of CR0, CR3 and CR4 (EXIT_CR; where the processor offers masks, bits of CR0 and CR4
+ *     that no walk looks at may be the guest's), INVLPG (EXIT_INVLPG), MSR EFER, task switches;
+ *   - PAT: the processor walks our tables with the host's PAT.
+ * CPUID offers such guests neither PCID nor protection keys nor INVPCID.
+ */
 struct hv_backend {
     const char *name;
     /* Reads only; fills caps; HV_ENOTSUP with caps->missing otherwise. Any processor. */
@@ -184,7 +245,7 @@ struct hv_backend {
     /* Switch the extension on (off) on this processor; balanced. May sleep: no. */
     enum hv_err (*cpu_enable)(void);
     void (*cpu_disable)(void);
-    /* Per-VM structures (bitmaps that deny by default). fini accepts half-built VMs. */
+    /* Per-VM structures (every port and MSR exits). fini accepts half-built VMs. */
     enum hv_err (*vm_init)(struct vm *vm);
     void (*vm_fini)(struct vm *vm);
     /* Afterwards guest registers outside gpr[] hold reset values ("Processor Initialization State"). */
@@ -207,7 +268,7 @@ struct hv_backend {
     /* FS, GS, TR, LDTR are only current outside a section: get_seg inside one saves them first. */
     void (*get_seg)(struct vcpu *v, enum seg_reg seg, struct segment *out);
     void (*set_seg)(struct vcpu *v, enum seg_reg seg, const struct segment *in);
-    /* MSRs kept by hardware state (SYSENTER*, STAR family, FS/GS/KERNEL_GS base, PAT, DEBUGCTL...).
+    /* MSRs kept by hardware state (SYSENTER*, STAR family, FS/GS/KERNEL_GS base, PAT).
      * HV_ENOENT: not one of them. */
     enum hv_err (*get_msr)(struct vcpu *v, uint32_t index, uint64_t *out);
     enum hv_err (*set_msr)(struct vcpu *v, uint32_t index, uint64_t value);
@@ -226,13 +287,16 @@ struct hv_backend {
     bool (*advance)(struct vcpu *v, uint64_t len);
     /* False unless the guest runs 64-bit code on four-level tables. */
     bool (*code_state)(struct vcpu *v, struct code_state *out);
+    /* Used from the next entry: the nested tables; with the software MMU what CR3 holds, a four-level
+     * table or four PAE entries (below 4 GiB, and their contents may have changed since). */
     void (*set_root)(struct vcpu *v, hpa_t root);
     /* Use this tag from the next entry; flush: nothing stale under it may survive that entry.
      * flush_all: the processor's whole guest TLB (tags recycled). */
     void (*set_tag)(struct vcpu *v, uint32_t tag, bool flush, bool flush_all);
     void (*set_tsc_offset)(struct vcpu *v, uint64_t offset);
-    void (*trap_port)(struct vm *vm, uint16_t port, bool trap);
-    void (*trap_msr)(struct vm *vm, uint32_t index, bool trap_read, bool trap_write);
+    /* The guest reads and writes this MSR, one that get_msr knows, without an exit. Before the first
+     * vcpu_init. */
+    void (*direct_msr)(struct vm *vm, uint32_t index);
     /* Check the state that the next entry would load in software; `report` (with `arg`) gets what is
      * wrong. Returns the number of violations. v's own thread, sections included. */
     unsigned (*check)(struct vcpu *v, doctor_report_t report, void *arg);
@@ -240,6 +304,8 @@ struct hv_backend {
     const struct doctor_field *fields;
     size_t nr_fields;
     void (*poke)(struct vcpu *v, const struct doctor_field *field, uint64_t value);
+    /* NULL: whatever a guest does, the processor can run it. */
+    const struct hv_emulation *emulation;
     /* Registers outside gpr[] to the log; safe in panic. */
     void (*dump)(struct vcpu *v);
 };

@@ -1,134 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Parser of ballast.conf. Three steps: bytes become logical lines (config_text.c), lines become a
- * section or a key with its value, and one table per place says what each key accepts and which
- * field it fills. The same table gives the text behind "accepted:".
+ * section or a key with its value, and one table per place (config_keys.c) says what each key accepts and
+ * which field it fills. The same table gives the text behind "accepted:".
  */
 #include "kernel/vm/config.h"
 
+#include "kernel/drivers/swaparea.h"
 #include "kernel/lib/parse.h"
 #include "kernel/lib/printf.h"
 #include "kernel/lib/string.h"
+#include "kernel/vm/config_keys.h"
 #include "kernel/vm/config_text.h"
 
 #define MESSAGE_MAX 512
-#define MEMORY_MIN MIB(1)
-#define MEMORY_MAX GIB(1024)
-#define VCPUS_MAX 16u
-#define SHARES_MIN 1u
-#define SHARES_MAX 100000u
-
-enum key_type {
-    KEY_SIZE,
-    KEY_U64,
-    KEY_UNSIGNED,
-    KEY_SHARES,
-    KEY_MODULE,
-    KEY_TEXT,
-    KEY_CHOICE,
-    KEY_BOOL
-};
-
-struct key {
-    const char *name;
-    enum key_type type;
-    size_t offset;        /* of the field in its struct */
-    size_t given;         /* of the bool that says that it was set; 0: none */
-    uint64_t low, high;   /* numbers: range; texts: high is the field's size */
-    const char *choices;  /* KEY_CHOICE, KEY_BOOL: words separated by '|', in the enum's order */
-    const char *accepted; /* for messages */
-    bool required;
-};
-
-static const struct key host_keys[] = {
-    {.name = "seed",
-     .type = KEY_U64,
-     .offset = offsetof(struct host_config, seed),
-     .given = offsetof(struct host_config, have_seed),
-     .high = UINT64_MAX,
-     .accepted = "a number from 0 to 18446744073709551615"},
-    {.name = "loglevel",
-     .type = KEY_CHOICE,
-     .offset = offsetof(struct host_config, log_level),
-     .choices = "error|warn|info|debug",
-     .accepted = "error, warn, info, debug"},
-};
-
-static const struct key vm_keys[] = {
-    {.name = "memory",
-     .type = KEY_SIZE,
-     .offset = offsetof(struct vm_config, memory_bytes),
-     .low = MEMORY_MIN,
-     .high = MEMORY_MAX,
-     .accepted = "1M to 1024G, a multiple of 4K; suffixes K, M, G, T (without: M)",
-     .required = true},
-    {.name = "vcpus",
-     .type = KEY_UNSIGNED,
-     .offset = offsetof(struct vm_config, vcpus),
-     .low = 1,
-     .high = VCPUS_MAX,
-     .accepted = "a number from 1 to 16"},
-    {.name = "kernel",
-     .type = KEY_MODULE,
-     .offset = offsetof(struct vm_config, kernel),
-     .high = CONFIG_MODULE_MAX,
-     .accepted = "the name of a boot module",
-     .required = true},
-    {.name = "initrd",
-     .type = KEY_MODULE,
-     .offset = offsetof(struct vm_config, initrd),
-     .high = CONFIG_MODULE_MAX,
-     .accepted = "the name of a boot module"},
-    {.name = "cmdline",
-     .type = KEY_TEXT,
-     .offset = offsetof(struct vm_config, cmdline),
-     .high = CONFIG_CMDLINE_MAX,
-     .accepted = "text of at most 2047 bytes"},
-    {.name = "identity",
-     .type = KEY_CHOICE,
-     .offset = offsetof(struct vm_config, identity),
-     .choices = "vmware|none",
-     .accepted = "vmware, none"},
-    {.name = "largepages",
-     .type = KEY_CHOICE,
-     .offset = offsetof(struct vm_config, largepages),
-     .choices = "auto|off",
-     .accepted = "auto, off"},
-    {.name = "mmu",
-     .type = KEY_CHOICE,
-     .offset = offsetof(struct vm_config, mmu),
-     .choices = "auto|hardware",
-     .accepted = "auto, hardware"},
-    {.name = "output",
-     .type = KEY_CHOICE,
-     .offset = offsetof(struct vm_config, output),
-     .choices = "ring|log",
-     .accepted = "ring, log"},
-    {.name = "on_reset",
-     .type = KEY_CHOICE,
-     .offset = offsetof(struct vm_config, on_reset),
-     .choices = "stop|restart",
-     .accepted = "stop, restart"},
-    {.name = "salt",
-     .type = KEY_TEXT,
-     .offset = offsetof(struct vm_config, salt),
-     .high = CONFIG_SALT_MAX,
-     .accepted = "text of at most 63 bytes"},
-    {.name = "cpu_shares",
-     .type = KEY_SHARES,
-     .offset = offsetof(struct vm_config, cpu_shares),
-     .low = SHARES_MIN,
-     .high = SHARES_MAX,
-     .accepted = "low (500), normal (1000), high (2000), a number from 1 to 100000"},
-    {.name = "start",
-     .type = KEY_BOOL,
-     .offset = offsetof(struct vm_config, autostart),
-     .choices = "manual|auto",
-     .accepted = "auto, manual"},
-};
-
-_Static_assert(sizeof(enum config_identity) == sizeof(unsigned), "choices are stored as unsigned");
-_Static_assert(VCPUS_MAX == 16 && CONFIG_CMDLINE_MAX == 2048, "named in `accepted`");
+#define SHARES_WORDS "normal|low|high" /* in the order of enum config_shares */
 
 struct parser {
     const char *file;
@@ -136,18 +22,18 @@ struct parser {
     void *arg;
     bool (*module_exists)(const char *name);
     struct config *out;
-    bool failed;
+    unsigned nr_failed;
 
     struct config_text text;
 
-    const struct key *keys; /* table of the current place */
+    const struct config_key *keys; /* table of the current place */
     unsigned nr_keys;
     void *target;           /* struct its fields are in; NULL: a section that is skipped */
     struct vm_config *vm;   /* NULL among the host options */
     unsigned seen_line[32]; /* per key: where it was set, 0: not */
     unsigned option_line[NR_OPTIONS];
 };
-_Static_assert(ARRAY_SIZE(vm_keys) <= 32 && ARRAY_SIZE(host_keys) <= 32, "seen_line");
+_Static_assert(CONFIG_NR_VM_KEYS <= 32 && CONFIG_NR_HOST_KEYS <= 32, "seen_line");
 
 /* Report "FILE:LINE: WHAT: REASON; accepted: ACCEPTED" and spoil the VM of the current section. */
 static void fail(struct parser *p, unsigned line, const char *what, const char *accepted,
@@ -168,7 +54,7 @@ static void fail(struct parser *p, unsigned line, const char *what, const char *
             *c = '?';
         }
     }
-    p->failed = true;
+    p->nr_failed++;
     if (p->vm) {
         p->vm->bad = true;
     }
@@ -196,7 +82,7 @@ static int choice_index(const char *choices, const char *value)
     }
 }
 
-static void set_number(struct parser *p, const struct key *k, const char *value)
+static void set_number(struct parser *p, const struct config_key *k, const char *value)
 {
     bool is_size = k->type == KEY_SIZE;
     uint64_t v;
@@ -215,33 +101,91 @@ static void set_number(struct parser *p, const struct key *k, const char *value)
         fail(p, p->text.line, k->name, k->accepted, "%.60s is too small", value);
     } else if (is_size && !IS_ALIGNED(v, PAGE_SIZE)) {
         fail(p, p->text.line, k->name, k->accepted, "%.60s is not a multiple of 4K", value);
-    } else if (is_size || k->type == KEY_U64) {
+    } else if (is_size || k->type == KEY_U64 || k->type == KEY_MEM_SHARES) {
         *(uint64_t *)((char *)p->target + k->offset) = v;
     } else {
         *(unsigned *)((char *)p->target + k->offset) = (unsigned)v;
     }
 }
 
-static void set_text(struct parser *p, const struct key *k, const char *value)
+/* False: not loaded, and said so. */
+static bool check_module(struct parser *p, const struct config_key *k, const char *name)
 {
+    if (p->module_exists == NULL || p->module_exists(name)) {
+        return true;
+    }
+    fail(p, p->text.line, k->name, k->accepted, "no module '%.63s' was loaded", name);
+    return false;
+}
+
+static bool check_modules(struct parser *p, const struct config_key *k, const char *value)
+{
+    char list[CONFIG_MODULES_MAX], *next = list, *args;
+    unsigned nr = 0;
+
+    str_copy(list, sizeof(list), value);
+    for (const char *name; (name = config_next_item(&next, &args)) != NULL; nr++) {
+        if (!check_module(p, k, name)) {
+            return false;
+        }
+        if (strlen(args) >= CONFIG_MODULE_ARGS_MAX) {
+            fail(p, p->text.line, k->name, k->accepted, "arguments of '%.63s' longer than %u bytes",
+                 name, CONFIG_MODULE_ARGS_MAX - 1);
+            return false;
+        }
+    }
+    if (nr > CONFIG_NR_MODULES) {
+        fail(p, p->text.line, k->name, k->accepted, "%u modules", nr);
+    }
+    return nr <= CONFIG_NR_MODULES;
+}
+
+static bool names_host_disk(const char *value)
+{
+    return str_starts(value, CONFIG_DISK_HOST) && !str_equal(value, CONFIG_DISK_HOST);
+}
+
+static bool check_swap(struct parser *p, const struct config_key *k, const char *value)
+{
+    static const char ram[] = "ram:";
+    uint64_t bytes;
+    bool good =
+        str_equal(value, "off") || str_equal(value, "auto") || names_host_disk(value) ||
+        (str_starts(value, ram) && parse_size(value + strlen(ram), MIB(1), &bytes) == HV_OK &&
+         bytes >= SWAPAREA_RAM_MIN);
+
+    if (!good) {
+        fail(p, p->text.line, k->name, k->accepted, "'%.60s' is unknown", value);
+    }
+    return good;
+}
+
+static void set_text(struct parser *p, const struct config_key *k, const char *value)
+{
+    bool good = true;
+
     if (strlen(value) >= k->high) {
         fail(p, p->text.line, k->name, k->accepted, "longer than %u bytes", (unsigned)k->high - 1);
         return;
     }
-    if (k->type == KEY_MODULE) {
-        if (!*value) {
-            fail(p, p->text.line, k->name, k->accepted, "no value");
-            return;
-        }
-        if (p->module_exists && !p->module_exists(value)) {
-            fail(p, p->text.line, k->name, k->accepted, "no module '%.63s' was loaded", value);
-            return;
-        }
+    if ((k->type == KEY_MODULE || k->type == KEY_DISK) &&
+        (*value == '\0' || (k->type == KEY_DISK && str_equal(value, CONFIG_DISK_HOST)))) {
+        fail(p, p->text.line, k->name, k->accepted, "no value");
+        return;
     }
-    str_copy((char *)p->target + k->offset, (size_t)k->high, value);
+    if (k->type == KEY_MODULE || (k->type == KEY_DISK && !names_host_disk(value))) {
+        good = check_module(p, k, value);
+    } else if (k->type == KEY_MODULES) {
+        good = check_modules(p, k, value);
+    } else if (k->type == KEY_SWAP) {
+        good = check_swap(p, k, value);
+    }
+    if (good) {
+        str_copy((char *)p->target + k->offset, (size_t)k->high, value);
+    }
 }
 
-static void set_choice(struct parser *p, const struct key *k, const char *value)
+static void set_choice(struct parser *p, const struct config_key *k, const char *value)
 {
     int index = choice_index(k->choices, value);
 
@@ -254,7 +198,7 @@ static void set_choice(struct parser *p, const struct key *k, const char *value)
     }
 }
 
-static void set_value(struct parser *p, const struct key *k, const char *value)
+static void set_value(struct parser *p, const struct config_key *k, const char *value)
 {
     switch (k->type) {
     case KEY_SIZE:
@@ -263,7 +207,18 @@ static void set_value(struct parser *p, const struct key *k, const char *value)
     case KEY_SHARES:
         set_number(p, k, value);
         break;
+    case KEY_MEM_SHARES:
+        if (choice_index(SHARES_WORDS, value) >= 0) {
+            p->vm->shares_kind = (enum config_shares)choice_index(SHARES_WORDS, value);
+        } else {
+            p->vm->shares_kind = SHARES_NUMBER;
+            set_number(p, k, value);
+        }
+        break;
     case KEY_MODULE:
+    case KEY_MODULES:
+    case KEY_DISK:
+    case KEY_SWAP:
     case KEY_TEXT:
         set_text(p, k, value);
         break;
@@ -272,6 +227,32 @@ static void set_value(struct parser *p, const struct key *k, const char *value)
         set_choice(p, k, value);
         break;
     }
+}
+
+static uint64_t shares_of_size(enum config_shares kind, uint64_t memory_bytes)
+{
+    static const unsigned per_mb[] = {[SHARES_NORMAL] = 10, [SHARES_LOW] = 5, [SHARES_HIGH] = 20};
+
+    return MAX((memory_bytes >> 20) * per_mb[kind], 1ull);
+}
+
+uint64_t config_shares(const struct vm_config *vm)
+{
+    return vm->shares_kind == SHARES_NUMBER ? vm->shares
+                                            : shares_of_size(vm->shares_kind, vm->memory_bytes);
+}
+
+enum hv_err config_parse_shares(const char *text, uint64_t memory_bytes, uint64_t *shares)
+{
+    int word = choice_index(SHARES_WORDS, text);
+    enum hv_err err;
+
+    if (word >= 0) {
+        *shares = shares_of_size((enum config_shares)word, memory_bytes);
+        return HV_OK;
+    }
+    err = parse_u64(text, shares);
+    return err == HV_OK && *shares > CONFIG_SHARES_MAX ? HV_ERANGE : err;
 }
 
 /* --- sections and keys --- */
@@ -284,19 +265,42 @@ static void list_keys(const struct parser *p, char *buf, size_t size)
     for (unsigned i = 0; i < p->nr_keys; i++) {
         n += scnprintf(buf + n, size - n, "%s%s", i ? ", " : "", p->keys[i].name);
     }
-    if (p->keys == host_keys) {
+    if (p->keys == config_host_keys) {
         scnprintf(buf + n, size - n, ", or an option (`set` lists them)");
     }
 }
 
-static void enter_place(struct parser *p, const struct key *keys, unsigned nr_keys, void *target,
-                        struct vm_config *vm)
+static void enter_place(struct parser *p, const struct config_key *keys, unsigned nr_keys,
+                        void *target, struct vm_config *vm)
 {
     p->keys = keys;
     p->nr_keys = nr_keys;
     p->target = target;
     p->vm = vm;
     memset(p->seen_line, 0, sizeof(p->seen_line));
+}
+
+/* Sizes of a VM that must not be larger than another: min, max, memory. */
+static void check_order(struct parser *p)
+{
+    struct vm_config *vm = p->vm;
+    const char *accepted = "min <= max <= memory";
+
+    if (!vm->have_max) {
+        vm->max_bytes = vm->memory_bytes;
+    }
+    if (vm->bad) {
+        return; /* said already */
+    }
+    if (vm->max_bytes > vm->memory_bytes) {
+        fail(p, vm->line, "max", accepted, "in [%s] it is %lluK, and memory is %lluK", vm->name,
+             (unsigned long long)(vm->max_bytes >> 10),
+             (unsigned long long)(vm->memory_bytes >> 10));
+    } else if (vm->min_bytes > vm->max_bytes) {
+        fail(p, vm->line, "min", accepted, "in [%s] it is %lluK, and %s is %lluK", vm->name,
+             (unsigned long long)(vm->min_bytes >> 10), vm->have_max ? "max" : "memory",
+             (unsigned long long)(vm->max_bytes >> 10));
+    }
 }
 
 /* The section ends: what it had to say must have been said. */
@@ -307,6 +311,9 @@ static void leave_place(struct parser *p)
             fail(p, p->vm->line, p->keys[i].name, p->keys[i].accepted, "missing in [%s]",
                  p->vm->name);
         }
+    }
+    if (p->vm) {
+        check_order(p);
     }
 }
 
@@ -340,7 +347,7 @@ static void parse_section(struct parser *p, char *s)
     char *close = strchr(s, ']');
 
     leave_place(p);
-    enter_place(p, vm_keys, ARRAY_SIZE(vm_keys), NULL, NULL);
+    enter_place(p, config_vm_keys, CONFIG_NR_VM_KEYS, NULL, NULL);
     if (!close) {
         fail(p, p->text.line, "section", "[name]", "no closing bracket");
         return;
@@ -366,11 +373,11 @@ static void parse_section(struct parser *p, char *s)
         *vm = (struct vm_config){
             .line = p->text.line, .vcpus = 1, .cpu_shares = 1000, .autostart = true};
         str_copy(vm->name, sizeof(vm->name), name);
-        enter_place(p, vm_keys, ARRAY_SIZE(vm_keys), vm, vm);
+        enter_place(p, config_vm_keys, CONFIG_NR_VM_KEYS, vm, vm);
     }
 }
 
-static const struct key *find_key(const struct parser *p, const char *name)
+static const struct config_key *find_key(const struct parser *p, const char *name)
 {
     for (unsigned i = 0; i < p->nr_keys; i++) {
         if (str_equal(p->keys[i].name, name)) {
@@ -409,23 +416,27 @@ static bool first_time(struct parser *p, const char *name, unsigned *seen)
 static void parse_option_line(struct parser *p, enum option_id id, char *value)
 {
     const struct option *o = &options_table[id];
-    char accepted[64];
+    char accepted[OPTIONS_TEXT_MAX];
     uint64_t v;
 
     value = first_time(p, o->name, &p->option_line[id]) ? value_text(p, o->name, value) : NULL;
     if (value == NULL) {
         return;
     }
-    scnprintf(accepted, sizeof(accepted), "a number from %llu to %llu", (unsigned long long)o->low,
-              (unsigned long long)o->high);
-    if (parse_u64(value, &v) != HV_OK) {
-        fail(p, p->text.line, o->name, accepted, "'%.60s' is not a number", value);
-    } else if (v < o->low || v > o->high) {
-        fail(p, p->text.line, o->name, accepted, "%.60s is too %s", value,
-             v < o->low ? "small" : "big");
-    } else {
+    options_accepted(id, accepted);
+    switch (options_parse(id, value, &v)) {
+    case HV_OK:
         p->out->host.option[id] = v;
         p->out->host.option_given[id] = true;
+        break;
+    case HV_ERANGE:
+        fail(p, p->text.line, o->name, accepted, "%.60s is too %s", value,
+             v < o->low ? "small" : "big");
+        break;
+    default:
+        fail(p, p->text.line, o->name, accepted, "'%.60s' is %s", value,
+             o->words != NULL ? "unknown" : "not a number");
+        break;
     }
 }
 
@@ -441,7 +452,7 @@ static void parse_key(struct parser *p, char *s)
     *equals = '\0';
     char *name = config_trim(s);
     char *value = config_trim(equals + 1);
-    const struct key *k = find_key(p, name);
+    const struct config_key *k = find_key(p, name);
 
     if (!k && !p->vm && options_find(name) != NR_OPTIONS) {
         parse_option_line(p, options_find(name), value);
@@ -457,12 +468,14 @@ static void parse_key(struct parser *p, char *s)
     if (!first_time(p, name, &p->seen_line[k - p->keys])) {
         return;
     }
-    if (k->given != 0) {
-        *(bool *)((char *)p->target + k->given) = true;
-    }
+    unsigned failed = p->nr_failed;
+
     value = value_text(p, name, value);
     if (value != NULL) {
         set_value(p, k, value);
+    }
+    if (k->given != 0 && p->nr_failed == failed) {
+        *(bool *)((char *)p->target + k->given) = true;
     }
 }
 
@@ -497,7 +510,7 @@ enum hv_err config_parse(const char *file, const char *text, size_t len,
     config_text_init(&p->text, text, len);
     out->nr_vms = 0;
     out->host = (struct host_config){.log_level = 2};
-    enter_place(p, host_keys, ARRAY_SIZE(host_keys), &out->host, NULL);
+    enter_place(p, config_host_keys, CONFIG_NR_HOST_KEYS, &out->host, NULL);
     while ((status = config_text_read(&p->text)) != CONFIG_LINE_END) {
         if (status == CONFIG_LINE_NUL) {
             fail(p, p->text.line, "line", "plain text", "contains a NUL byte");
@@ -508,5 +521,5 @@ enum hv_err config_parse(const char *file, const char *text, size_t len,
         }
     }
     leave_place(p);
-    return p->failed ? HV_EINVAL : HV_OK;
+    return p->nr_failed != 0 ? HV_EINVAL : HV_OK;
 }

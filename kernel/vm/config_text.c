@@ -121,3 +121,27 @@ bool config_unquote(char *s)
     *to = '\0';
     return clean;
 }
+
+char *config_next_item(char **list, char **args)
+{
+    while (*list != NULL) {
+        char *name = *list;
+
+        *list = strchr(name, ',');
+        if (*list != NULL) {
+            *(*list)++ = '\0';
+        }
+        name = config_trim(name);
+        if (*name != '\0') {
+            *args = strchr(name, ' ');
+            if (*args == NULL) {
+                *args = name + strlen(name);
+            } else {
+                *(*args)++ = '\0';
+                *args = config_trim(*args);
+            }
+            return name;
+        }
+    }
+    return NULL;
+}

@@ -38,3 +38,6 @@ void config_cut_comment(char *s);
 /* Undo the quotes of a value that begins with one. False: no closing quote, or something other than
  * a comment behind it. */
 bool config_unquote(char *s);
+/* Take the next item off a list "NAME ARGUMENTS, NAME ARGUMENTS" (*list; NULL: it is at its end): its name,
+ * and in *args what follows, maybe empty. Items without a name are passed over. NULL: there is no more. */
+char *config_next_item(char **list, char **args);

@@ -35,6 +35,7 @@
 #define L7_ECX_OSPKE BIT(4)
 #define L7_EBX_AVX512 (BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31))
 #define L7_EBX_AVX2 BIT(5)
+#define L7_EBX_INVPCID BIT(10)
 #define LD1_EAX_XSAVEC BIT(1)
 #define EXT1_ECX_CMP_LEGACY BIT(1)
 #define L6_EAX_ARAT BIT(2)
@@ -86,6 +87,9 @@ static void build_features(const struct vm *vm, struct cpuid *r)
     if (vm->config.identity != IDENTITY_NONE) {
         r->ecx |= (uint32_t)L1_ECX_HYPERVISOR;
     }
+    if (vm->software_mmu) {
+        r->ecx &= (uint32_t)~L1_ECX_PCID;
+    }
     r->edx |= (uint32_t)L1_EDX_APIC;
     if (vm->nr_vcpus > 1) {
         r->edx |= (uint32_t)L1_EDX_HTT;
@@ -96,6 +100,9 @@ static void answer_features(struct vcpu *v, uint32_t subleaf, struct cpuid *r)
 {
     (void)subleaf;
     r->ebx |= v->id << 24;
+    if (!vlapic_is_on(v->lapic)) {
+        r->edx &= (uint32_t)~L1_EDX_APIC;
+    }
     if (hv->get_reg(v, REG_CR4) & CR4_OSXSAVE) {
         r->ecx |= (uint32_t)L1_ECX_OSXSAVE;
     }
@@ -122,8 +129,11 @@ static void build_structured(const struct vm *vm, struct cpuid *r)
 {
     uint64_t xcr0 = fpu_xcr0_mask();
 
-    (void)vm;
     r->eax = 0; /* no further subleaves */
+    if (vm->software_mmu) {
+        r->ebx &= (uint32_t)~L7_EBX_INVPCID;
+        r->ecx &= (uint32_t)~L7_ECX_PKU;
+    }
     if (!(xcr0 & XCR0_AVX)) {
         r->ebx &= (uint32_t)~L7_EBX_AVX2;
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Control registers that exit. With nested paging the guest owns what the processor lets it own of
- * CR0, CR3 and CR4; the rest is judged and set here. CR8 exits only while an interrupt waits for the
+ * CR0, CR3 and CR4; the rest is judged and set here, and everything with the software MMU. CR8 exits only while an interrupt waits for the
  * task priority to fall (event.c), and XSETBV always, because XCR0 decides what of the host's
  * registers the guest reaches.
  */
@@ -18,33 +18,18 @@
 
 #define TPR_MAX 15u
 
-static enum exit_action again(const struct vcpu *v, enum hv_err err)
-{
-    if (vcpu_in_section(v)) {
-        return ACT_SLOW;
-    }
-    return err == HV_EFAULT ? ACT_RESUME : ACT_LEAVE;
-}
-
-static uint64_t *gpr_of(struct vcpu *v, uint8_t gpr, uint64_t *rsp)
-{
-    if (gpr != GPR_RSP) {
-        return &v->gpr[gpr % NR_GPRS];
-    }
-    *rsp = hv->get_reg(v, REG_RSP);
-    return rsp;
-}
-
 /* What CPUID says a guest's CR4 has (kernel/vm/cpuid.c). */
-static uint64_t cr4_offered(void)
+static uint64_t cr4_offered(const struct vm *vm)
 {
     const struct cpu_features *f = &cpu_features;
 
-    return CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |
-           CR4_OSFXSR | CR4_OSXMMEXCPT | (f->umip ? CR4_UMIP : 0) |
-           (f->fsgsbase ? CR4_FSGSBASE : 0) | (f->pcid ? CR4_PCIDE : 0) |
-           (f->xsave ? CR4_OSXSAVE : 0) | (f->smep ? CR4_SMEP : 0) | (f->smap ? CR4_SMAP : 0) |
-           ((fpu_xcr0_mask() & XCR0_PKRU) ? CR4_PKE : 0);
+    uint64_t hidden = vm->software_mmu ? CR4_PCIDE | CR4_PKE : 0;
+
+    return ~hidden & (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE |
+                      CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT | (f->umip ? CR4_UMIP : 0) |
+                      (f->fsgsbase ? CR4_FSGSBASE : 0) | (f->pcid ? CR4_PCIDE : 0) |
+                      (f->xsave ? CR4_OSXSAVE : 0) | (f->smep ? CR4_SMEP : 0) |
+                      (f->smap ? CR4_SMAP : 0) | ((fpu_xcr0_mask() & XCR0_PKRU) ? CR4_PKE : 0));
 }
 
 static void get_state(struct vcpu *v, struct cr_state *s)
@@ -59,7 +44,7 @@ static void get_state(struct vcpu *v, struct cr_state *s)
         .cr4 = hv->get_reg(v, REG_CR4),
         .efer = hv->get_reg(v, REG_EFER),
         .code64 = (cs.attr & code_long) != 0,
-        .cr4_offered = cr4_offered(),
+        .cr4_offered = cr4_offered(v->vm),
         .phys_bits = cpu_features.phys_bits,
     };
 }
@@ -105,13 +90,33 @@ static enum hv_err load_pdptes(struct vcpu *v, const struct cr_state *after)
         }
     }
     for (unsigned i = 0; i < ARRAY_SIZE(entry); i++) {
-        hv->set_reg(v, REG_PDPTE0 + i, entry[i]);
+        v->pdptr[i] = entry[i];
+        if (!v->vm->software_mmu) {
+            hv->set_reg(v, REG_PDPTE0 + i, entry[i]);
+        }
     }
     return HV_OK;
 }
 
-/* HV_EPERM: the guest gets a general-protection fault. HV_EAGAIN: not on the fast path. */
-static enum hv_err write_cr(struct vcpu *v, unsigned cr, uint64_t value)
+/* The frequent case: the software MMU, long mode, an address that the processor has. */
+static inline bool is_plain_cr3(const struct vcpu *v, uint64_t value)
+{
+    return v->vm->software_mmu && (v->shadow.paging.efer & EFER_LMA) &&
+           value >> cpu_features.phys_bits == 0 &&
+           !(__atomic_load_n(&v->request, __ATOMIC_RELAXED) & VCPU_REQ_MMU);
+}
+
+/* Does a walk of the guest's tables depend on what changes, or is it to drop its translations? */
+static bool matters_to_walks(const struct cr_state *was, unsigned cr, uint64_t value)
+{
+    const uint64_t cr0 = CR0_PG | CR0_WP;
+    const uint64_t cr4 = CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP;
+
+    return cr == 3 || ((was->cr0 ^ value) & cr0 && cr == 0) ||
+           ((was->cr4 ^ value) & cr4 && cr == 4);
+}
+
+enum hv_err cr_write(struct vcpu *v, unsigned cr, uint64_t value)
 {
     static const enum hv_reg regs[] = {[0] = REG_CR0, [3] = REG_CR3, [4] = REG_CR4};
     struct cr_state s;
@@ -123,6 +128,9 @@ static enum hv_err write_cr(struct vcpu *v, unsigned cr, uint64_t value)
         vlapic_set_tpr(v->lapic, (uint8_t)(value << 4));
         return HV_OK;
     }
+    if (cr == 3 && is_plain_cr3(v, value)) {
+        return softmmu_cr3(v, value);
+    }
     get_state(v, &s);
     if (!cr_rules_write(&s, cr, value)) {
         return HV_EPERM;
@@ -132,6 +140,9 @@ static enum hv_err write_cr(struct vcpu *v, unsigned cr, uint64_t value)
     enum hv_err err = load_pdptes(v, &after);
     if (err == HV_OK) {
         hv->set_reg(v, regs[cr], value);
+        if (v->vm->software_mmu && matters_to_walks(&s, cr, value)) {
+            softmmu_changed(v);
+        }
     }
     return err;
 }
@@ -150,39 +161,65 @@ static uint64_t read_cr(struct vcpu *v, unsigned cr)
     }
 }
 
+/* A move to or from a control register in 64-bit code, maybe with REX.B: 0F 20 or 22 /r. */
+static bool quick_decode(struct vcpu *v, struct vm_exit *exit)
+{
+    uint32_t word;
+    uint8_t rex = 0;
+    const uint8_t *at = vcpu_code(v, sizeof(word));
+
+    if (at == NULL) {
+        return false;
+    }
+    memcpy(&word, at, sizeof(word));
+    if ((word & 0xff) == 0x41) {
+        rex = 8;
+        word >>= 8;
+    }
+    if ((word & 0xfdff) != 0x200f) {
+        return false;
+    }
+    exit->cr = (struct exit_cr){.cr = word >> 19 & 7,
+                                .write = (word >> 9 & 1) != 0,
+                                .decoded = true,
+                                .gpr = (uint8_t)((word >> 16 & 7) | rex)};
+    exit->insn_len = rex != 0 ? 4 : 3;
+    return true;
+}
+
 enum exit_action cr_exit(struct vcpu *v, struct vm_exit *exit)
 {
     const uint32_t known = BIT(0) | BIT(3) | BIT(4) | BIT(8);
-    uint64_t rsp, value = 0;
+    uint64_t value = 0;
 
-    if (!exit->cr.decoded || exit->insn_len == 0) {
+    if ((!exit->cr.decoded || exit->insn_len == 0) &&
+        !(vcpu_in_section(v) && quick_decode(v, exit))) {
         enum hv_err err = emul_decode_cr(v, &exit->cr, vcpu_in_section(v), &exit->insn_len, &value);
 
         if (err != HV_OK) {
-            return again(v, err);
+            return exit_again(v, err);
         }
     }
     if (!(BIT(exit->cr.cr) & known)) {
         vcpu_inject_ud(v);
         return ACT_RESUME;
     }
-    uint64_t *reg = gpr_of(v, exit->cr.gpr, &rsp);
     if (exit->cr.write) {
         /* Not a move: CLTS or LMSW, whose result the decoder has worked out. */
-        enum hv_err err = write_cr(v, exit->cr.cr, exit->cr.decoded ? *reg : value);
+        if (exit->cr.decoded) {
+            value = exit_gpr(v, exit->cr.gpr);
+        }
+        enum hv_err err = cr_write(v, exit->cr.cr, value);
 
         if (err == HV_EPERM) {
             vcpu_inject_gp(v);
             return ACT_RESUME;
         }
         if (err != HV_OK) {
-            return again(v, err);
+            return exit_again(v, err);
         }
     } else if (exit->cr.decoded) {
-        *reg = read_cr(v, exit->cr.cr);
-        if (reg == &rsp) {
-            hv->set_reg(v, REG_RSP, rsp);
-        }
+        exit_gpr_set(v, exit->cr.gpr, read_cr(v, exit->cr.cr));
     }
     return exit_done(v, exit->insn_len);
 }
@@ -192,7 +229,7 @@ enum exit_action cr_xsetbv(struct vcpu *v, struct vm_exit *exit)
     enum hv_err err = vcpu_length(v, exit);
 
     if (err != HV_OK) {
-        return again(v, err);
+        return exit_again(v, err);
     }
     uint64_t value = (v->gpr[GPR_RDX] << 32) | (uint32_t)v->gpr[GPR_RAX];
     if (!(hv->get_reg(v, REG_CR4) & CR4_OSXSAVE)) {

@@ -15,6 +15,7 @@ struct cr_state {
     unsigned phys_bits;
 };
 
+/* May the guest write this value? */
 bool cr_rules_cr0(const struct cr_state *s, uint64_t value);
 bool cr_rules_cr3(const struct cr_state *s, uint64_t value);
 bool cr_rules_cr4(const struct cr_state *s, uint64_t value);

@@ -5,6 +5,7 @@
  */
 #include "arch/x86_64/regs.h"
 #include "kernel/devices/vlapic.h"
+#include "kernel/devices/vpic.h"
 #include "kernel/vm/exit.h"
 
 /* Classes of "Interrupt 8--Double Fault Exception". */
@@ -112,8 +113,30 @@ static bool deliver_nmi(struct vcpu *v, bool slot_taken)
     return false;
 }
 
+/* The 8259s' output, as far as this vCPU's LINT0 lets it through. */
+static inline bool extint_pending(const struct vcpu *v)
+{
+    return unlikely(__atomic_load_n(&v->vm->intr, __ATOMIC_SEQ_CST) != 0) &&
+           vlapic_takes_extint(v->lapic);
+}
+
+/* External interrupts know no priority: they go before the APIC's own. True if the slot is taken. */
+static __attribute__((noinline)) bool deliver_extint(struct vcpu *v)
+{
+    if (!hv->can_take(v, WINDOW_IRQ)) {
+        return false;
+    }
+    int vector = vpic_acknowledge(v->vm);
+    struct event irq = {.type = EVENT_INTERRUPT, .vector = (uint8_t)vector};
+
+    return vector >= 0 && deliver(v, &irq);
+}
+
 static void deliver_interrupt(struct vcpu *v, bool slot_taken)
 {
+    if (extint_pending(v) && !slot_taken) {
+        slot_taken = deliver_extint(v);
+    }
     int vector = vlapic_pending(v->lapic);
 
     if (vector >= 0 && !slot_taken && hv->can_take(v, WINDOW_IRQ)) {
@@ -124,7 +147,7 @@ static void deliver_interrupt(struct vcpu *v, bool slot_taken)
             vector = vlapic_pending(v->lapic);
         }
     }
-    bool window = vector >= 0;
+    bool window = vector >= 0 || extint_pending(v);
     if (window != v->irq_window) {
         v->irq_window = window;
         hv->window(v, WINDOW_IRQ, window);
@@ -153,7 +176,7 @@ static void take_in_requests(struct vcpu *v)
 bool event_prepare(struct vcpu *v)
 {
     if (__atomic_load_n(&v->request, __ATOMIC_RELAXED) &
-        (VCPU_REQ_STOP | VCPU_REQ_INIT | VCPU_REQ_SIPI)) {
+        (VCPU_REQ_STOP | VCPU_REQ_INIT | VCPU_REQ_SIPI | VCPU_REQ_MMU)) {
         return false;
     }
     take_in_requests(v);
@@ -173,5 +196,5 @@ bool event_wakes(struct vcpu *v)
     take_in_requests(v);
     return v->pending_exception.type != EVENT_NONE || v->interrupted.type != EVENT_NONE ||
            (v->nmi_pending && hv->can_take(v, WINDOW_NMI)) ||
-           (vlapic_pending(v->lapic) >= 0 && hv->can_take(v, WINDOW_IRQ));
+           ((vlapic_pending(v->lapic) >= 0 || extint_pending(v)) && hv->can_take(v, WINDOW_IRQ));
 }

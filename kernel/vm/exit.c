@@ -10,12 +10,15 @@
 #include "kernel/devices/bus.h"
 #include "kernel/emul/emul.h"
 #include "kernel/log.h"
+#include "kernel/vm/memwait.h"
 
-/* What an error of vcpu_length, the emulator or a device means. */
-static enum exit_action give_up(const struct vcpu *v, enum hv_err err)
+enum exit_action exit_again(struct vcpu *v, enum hv_err err)
 {
     if (vcpu_in_section(v)) {
         return ACT_SLOW; /* and start again */
+    }
+    if (err == HV_ENOMEM) {
+        memwait_or_stop(v, MEMWAIT_NO_GPA);
     }
     return err == HV_EFAULT ? ACT_RESUME : ACT_LEAVE;
 }
@@ -24,7 +27,7 @@ static enum exit_action skip(struct vcpu *v, struct vm_exit *exit)
 {
     enum hv_err err = vcpu_skip(v, exit);
 
-    return likely(err == HV_OK) ? ACT_RESUME : give_up(v, err);
+    return likely(err == HV_OK) ? ACT_RESUME : exit_again(v, err);
 }
 
 static enum exit_action leave(struct vcpu *v, struct vm_exit *exit)
@@ -49,8 +52,8 @@ static enum exit_action string_io(struct vcpu *v, struct vm_exit *exit)
     if (likely(err == HV_OK)) {
         return ACT_RESUME;
     }
-    if (err == HV_EAGAIN || err == HV_EFAULT || vcpu_in_section(v)) {
-        return give_up(v, err);
+    if (err == HV_EAGAIN || err == HV_EFAULT || err == HV_ENOMEM || vcpu_in_section(v)) {
+        return exit_again(v, err);
     }
     vm_stop_request(v->vm, STOP_EMULATION, 0, "cannot emulate string I/O at rip 0x%llx: %s",
                     (unsigned long long)v->rip, text);
@@ -67,7 +70,7 @@ static enum exit_action port(struct vcpu *v, struct vm_exit *exit)
     uint64_t value = v->gpr[GPR_RAX] & operand[p->size];
     enum hv_err err = bus_port(v->vm->bus, v, p->port, p->size, !p->in, &value);
     if (unlikely(err != HV_OK)) {
-        return give_up(v, err);
+        return exit_again(v, err);
     }
     if (p->in) {
         v->gpr[GPR_RAX] = (v->gpr[GPR_RAX] & left_alone[p->size]) | (value & operand[p->size]);
@@ -80,7 +83,7 @@ static enum exit_action do_cpuid(struct vcpu *v, struct vm_exit *exit)
     enum hv_err err = exit_length(v, exit);
 
     if (unlikely(err != HV_OK)) {
-        return give_up(v, err);
+        return exit_again(v, err);
     }
     cpuid_execute(v);
     return exit_done(v, exit->insn_len);
@@ -92,7 +95,7 @@ static enum exit_action msr(struct vcpu *v, struct vm_exit *exit)
     uint64_t value;
 
     if (unlikely(err != HV_OK)) {
-        return give_up(v, err);
+        return exit_again(v, err);
     }
     if (exit->msr.write) {
         value = (v->gpr[GPR_RDX] << 32) | (uint32_t)v->gpr[GPR_RAX];
@@ -108,7 +111,7 @@ static enum exit_action msr(struct vcpu *v, struct vm_exit *exit)
         return exit_done(v, exit->insn_len);
     }
     if (err == HV_EAGAIN) {
-        return give_up(v, err);
+        return exit_again(v, err);
     }
     vcpu_inject_gp(v);
     return ACT_RESUME;
@@ -119,7 +122,7 @@ static enum exit_action hlt(struct vcpu *v, struct vm_exit *exit)
     enum hv_err err = vcpu_skip(v, exit);
 
     if (unlikely(err != HV_OK)) {
-        return give_up(v, err);
+        return exit_again(v, err);
     }
     v->halted = true;
     return ACT_LEAVE;
@@ -129,7 +132,7 @@ static enum exit_action pause(struct vcpu *v, struct vm_exit *exit)
 {
     enum hv_err err = vcpu_skip(v, exit);
 
-    return likely(err == HV_OK) ? ACT_YIELD : give_up(v, err);
+    return likely(err == HV_OK) ? ACT_YIELD : exit_again(v, err);
 }
 
 /* The guest's TSC is offset, not intercepted: a processor may report the exit all the same. */
@@ -139,7 +142,7 @@ static enum exit_action do_rdtsc(struct vcpu *v, struct vm_exit *exit)
     enum hv_err err = vcpu_skip(v, exit);
 
     if (unlikely(err != HV_OK)) {
-        return give_up(v, err);
+        return exit_again(v, err);
     }
     uint64_t now = vcpu_guest_tsc(v);
     v->gpr[GPR_RAX] = (uint32_t)now;
@@ -214,10 +217,26 @@ static bool is_refused_cr(struct vcpu *v)
            (cr.cr == 3 || cr.cr == 4) && cr.write;
 }
 
+/*
+ * 64-bit code ran past the lower half of the addresses and exited there: the guest's #GP, but processors
+ * refuse to enter with such a RIP. It comes with that of the last byte before.
+ */
+static bool is_past_edge(struct vcpu *v)
+{
+    const unsigned insn_max = 15;
+    uint64_t edge = BIT(hv->get_reg(v, REG_CR4) & CR4_LA57 ? 56 : 47);
+
+    if (emul_mode_of(v) != EMUL_64 || v->rip < edge || v->rip >= edge + insn_max) {
+        return false;
+    }
+    v->rip = edge - 1;
+    return true;
+}
+
 static enum exit_action entry_failed(struct vcpu *v, struct vm_exit *exit)
 {
     tag_entry_failed(v);
-    if (is_refused_cr(v)) {
+    if (is_past_edge(v) || is_refused_cr(v)) {
         vcpu_inject_gp(v);
         return ACT_RESUME;
     }
@@ -230,6 +249,16 @@ static enum exit_action entry_failed(struct vcpu *v, struct vm_exit *exit)
     }
     doctor_stop(v);
     return ACT_LEAVE;
+}
+
+static enum exit_action task_switch(struct vcpu *v, struct vm_exit *exit)
+{
+    enum hv_err err = exit->task.by_insn ? exit_length(v, exit) : HV_OK;
+
+    if (err == HV_OK) {
+        err = emul_task_switch(v, &exit->task, exit->task.by_insn ? exit->insn_len : 0);
+    }
+    return err == HV_OK ? ACT_RESUME : exit_again(v, err);
 }
 
 static enum exit_action unexpected(struct vcpu *v, struct vm_exit *exit)
@@ -248,17 +277,18 @@ const struct exit_handlers exit_table[NR_EXIT_KINDS] = {
     [EXIT_PORT] = {port, port},
     [EXIT_STRING_IO] = {string_io, string_io},
     [EXIT_MEMORY] = {fault_fast, fault_slow},
+    [EXIT_PAGE_FAULT] = {softmmu_fault, softmmu_fault},
     [EXIT_CPUID] = {do_cpuid, do_cpuid},
     [EXIT_MSR] = {msr, msr},
     [EXIT_CR] = {cr_exit, cr_exit},
-    [EXIT_DR] = {slow, unexpected},
+    [EXIT_DR] = {slow, dr_exit}, /* from emulated code alone */
     [EXIT_HLT] = {hlt, hlt},
     [EXIT_PAUSE] = {pause, pause},
     [EXIT_RDTSC] = {do_rdtsc, do_rdtsc},
     [EXIT_RDPMC] = {protection, protection},
     [EXIT_XSETBV] = {cr_xsetbv, cr_xsetbv},
     [EXIT_WBINVD] = {skip, skip}, /* no device of the guest's writes memory behind its caches */
-    [EXIT_INVLPG] = {slow, unexpected},
+    [EXIT_INVLPG] = {softmmu_invlpg, softmmu_invlpg},
     [EXIT_MONITOR] = {undefined, undefined},
     [EXIT_MWAIT] = {undefined, undefined},
     [EXIT_HYPERCALL] = {undefined, undefined},
@@ -266,7 +296,8 @@ const struct exit_handlers exit_table[NR_EXIT_KINDS] = {
     [EXIT_EXCEPTION] = {exception, exception},
     [EXIT_IRQ_WINDOW] = {window, window},
     [EXIT_NMI_WINDOW] = {window, window},
-    [EXIT_TASK_SWITCH] = {slow, unexpected},
+    [EXIT_TASK_SWITCH] = {slow, task_switch},
+    [EXIT_EMULATE] = {slow, realmode_exit},
     [EXIT_SHUTDOWN] = {shutdown, shutdown},
     [EXIT_INIT] = {leave, leave},
     [EXIT_MACHINE_CHECK] = {slow, machine_check},

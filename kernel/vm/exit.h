@@ -26,6 +26,10 @@ struct exit_handlers {
 /* exit.c; indexed by enum exit_kind, no entry NULL. */
 extern const struct exit_handlers exit_table[NR_EXIT_KINDS];
 
+/* What an error of vcpu_length, the emulator or a device means: nothing was done, and the exit comes
+ * again; HV_EFAULT: an event is queued. */
+enum exit_action exit_again(struct vcpu *v, enum hv_err err);
+
 /* insn.c: the guest single-steps and an instruction was emulated. Always ACT_RESUME. */
 enum exit_action insn_single_step(struct vcpu *v);
 /* The instruction that exited, of `len` bytes, is done: step over it and go on. */
@@ -38,6 +42,10 @@ static inline enum exit_action exit_done(struct vcpu *v, uint64_t len)
     return unlikely(hv->advance(v, len)) ? insn_single_step(v) : ACT_RESUME;
 }
 
+/* insn.c: the `len` bytes of 64-bit code at RIP, quickly. NULL: look at them otherwise. In a section
+ * only, and good until the next entry. */
+const uint8_t *vcpu_code(struct vcpu *v, unsigned len);
+
 /* vcpu_length, quick where the processor told it. */
 static inline enum hv_err exit_length(struct vcpu *v, struct vm_exit *exit)
 {
@@ -47,6 +55,45 @@ static inline enum hv_err exit_length(struct vcpu *v, struct vm_exit *exit)
 /* fault.c: nested page faults. */
 enum exit_action fault_fast(struct vcpu *v, struct vm_exit *exit);
 enum exit_action fault_slow(struct vcpu *v, struct vm_exit *exit);
+/* Carry out the instruction at RIP, whose access to exit->mem.gpa cannot be mapped. */
+enum exit_action fault_device(struct vcpu *v, struct vm_exit *exit, bool fast);
+/* Off the fast path: the page at gpa cannot be had now (HV_EAGAIN, HV_EIO, HV_ENOMEM). ACT_LEAVE. */
+enum exit_action fault_failed(struct vcpu *v, gpa_t gpa, enum hv_err err);
+
+/* A general register by its number in instructions: RSP is not in gpr[]. */
+static inline uint64_t exit_gpr(struct vcpu *v, uint8_t gpr)
+{
+    return gpr == GPR_RSP ? hv->get_reg(v, REG_RSP) : v->gpr[gpr % NR_GPRS];
+}
+
+static inline void exit_gpr_set(struct vcpu *v, uint8_t gpr, uint64_t value)
+{
+    if (gpr == GPR_RSP) {
+        hv->set_reg(v, REG_RSP, value);
+    } else {
+        v->gpr[gpr % NR_GPRS] = value;
+    }
+}
+
+/* dr.c: a move to or from a debug register, off the fast path. */
+enum exit_action dr_exit(struct vcpu *v, struct vm_exit *exit);
+
+/* softmmu.c: VMs whose view is a shadow view. */
+enum exit_action softmmu_fault(struct vcpu *v, struct vm_exit *exit);
+enum exit_action softmmu_invlpg(struct vcpu *v, struct vm_exit *exit);
+/* The vCPU is new, or its view is. */
+void softmmu_reset(struct vcpu *v);
+/* The registers that the root depends on have changed: load it, now or before the next entry. */
+void softmmu_changed(struct vcpu *v);
+void softmmu_stale(struct vcpu *v);
+/* A move to CR3 and nothing else, of a value that was checked, in long mode. HV_EAGAIN on the fast
+ * path, HV_ENOMEM off it: nothing was done. */
+enum hv_err softmmu_cr3(struct vcpu *v, uint64_t value) __must_check;
+/* Off the fast path: have the root up to date. False: no memory, try again. */
+bool softmmu_ready(struct vcpu *v);
+
+/* realmode.c: EXIT_EMULATE, off the fast path: run a bounded stretch of the guest's code in software. */
+enum exit_action realmode_exit(struct vcpu *v, struct vm_exit *exit);
 
 /* event.c: choose and queue what the next entry delivers. False: something needs the slow path. */
 bool event_prepare(struct vcpu *v);
@@ -69,6 +116,8 @@ void cpuid_execute(struct vcpu *v);
 /* msr.c; HV_EPERM: #GP(0), HV_EAGAIN: off the fast path. */
 enum hv_err msr_read(struct vcpu *v, uint32_t index, uint64_t *out) __must_check;
 enum hv_err msr_write(struct vcpu *v, uint32_t index, uint64_t value) __must_check;
+/* Leave to the guest what needs no handler: at VM creation. */
+void msr_open(struct vm *vm);
 void msr_reset(struct vcpu *v);
 /* Registers that the processor has to hold before v enters (TSC_AUX). */
 void msr_load(struct vcpu *v);
@@ -76,6 +125,9 @@ void msr_load(struct vcpu *v);
 /* cr.c */
 enum exit_action cr_exit(struct vcpu *v, struct vm_exit *exit);
 enum exit_action cr_xsetbv(struct vcpu *v, struct vm_exit *exit);
+/* The guest writes CR0, CR3, CR4 or CR8. HV_EPERM: it gets #GP(0). HV_EAGAIN: off the fast path, or, like
+ * HV_ENOMEM, again. Nothing has happened unless HV_OK. */
+enum hv_err cr_write(struct vcpu *v, unsigned cr, uint64_t value) __must_check;
 
 /* run.c: run v until VCPU_REQ_STOP; its hardware state is in memory afterwards. */
 void run_vcpu(struct vcpu *v);

@@ -7,10 +7,10 @@
 #include "kernel/emul/emul.h"
 #include "kernel/vm/exit.h"
 #include "kernel/vm/memwait.h"
+#include "kernel/vm/overwrite.h"
+#include "kernel/vm/swapping.h"
 #include "mm/p2m.h"
 #include "mm/view.h"
-
-#define RETRY_NS 100000u /* the view said "again" */
 
 static enum exit_action cannot(struct vcpu *v, const struct vm_exit *exit, const char *what)
 {
@@ -20,7 +20,7 @@ static enum exit_action cannot(struct vcpu *v, const struct vm_exit *exit, const
 }
 
 /* Nobody's RAM: a device access by the instruction at RIP, unless it came about otherwise. */
-static enum exit_action device_access(struct vcpu *v, struct vm_exit *exit, bool fast)
+enum exit_action fault_device(struct vcpu *v, struct vm_exit *exit, bool fast)
 {
     char text[96] = "";
 
@@ -37,12 +37,14 @@ static enum exit_action device_access(struct vcpu *v, struct vm_exit *exit, bool
         vcpu_inject_ud(v);
         return ACT_RESUME;
     }
-    switch (emul_mmio(v, &exit->mem, fast, text, sizeof(text))) {
+    enum hv_err err = emul_mmio(v, &exit->mem, fast, text, sizeof(text));
+    switch (err) {
     case HV_OK:
     case HV_EFAULT:
         return ACT_RESUME;
     case HV_EAGAIN:
-        return fast ? ACT_SLOW : ACT_LEAVE;
+    case HV_ENOMEM:
+        return exit_again(v, err);
     default:
         if (fast) {
             return ACT_SLOW;
@@ -68,43 +70,53 @@ enum exit_action fault_fast(struct vcpu *v, struct vm_exit *exit)
     case HV_OK:
         return ACT_RESUME;
     case HV_ENOENT:
-        return device_access(v, exit, true);
+        return fault_device(v, exit, true);
     default:
         return ACT_SLOW;
     }
 }
 
-/* Memory may come back: pages are merged, other VMs end. */
-static enum exit_action no_memory(struct vcpu *v, const struct vm_exit *exit)
+enum exit_action fault_failed(struct vcpu *v, gpa_t gpa, enum hv_err err)
 {
-    if (memwait_wait(v)) {
-        return ACT_LEAVE;
+    switch (err) {
+    case HV_EAGAIN:
+        swapping_wait(v->vm, v, gpa_gfn(gpa));
+        break;
+    case HV_EIO:
+        swapping_failed(v->vm, gpa_gfn(gpa));
+        break;
+    case HV_ENOMEM:
+        memwait_or_stop(v, gpa.a);
+        break;
+    default:
+        vm_stop_request(v->vm, STOP_ERROR, 0, "guest page 0x%llx: %s", (unsigned long long)gpa.a,
+                        hv_strerror(err));
+        break;
     }
-    vm_stop_request(v->vm, STOP_NO_MEMORY, 0, "no machine memory left for guest page 0x%llx",
-                    (unsigned long long)exit->mem.gpa.a);
     return ACT_LEAVE;
 }
 
 enum exit_action fault_slow(struct vcpu *v, struct vm_exit *exit)
 {
     struct view *view = v->vm->view;
-    enum hv_err err = view->ops->fault(view, exit->mem.gpa, access_of(exit));
 
-    if (err == HV_ENOMEM) {
-        return no_memory(v, exit);
+    if (unlikely(memwait_before(v, exit->mem.gpa.a))) {
+        return ACT_LEAVE;
     }
-    memwait_done(v);
+    if ((exit->mem.access & P2M_WRITE) && !exit->mem.table_walk &&
+        v->interrupted.type == EVENT_NONE && overwrite_page(v, exit)) {
+        memwait_served(v);
+        return ACT_LEAVE;
+    }
+    enum hv_err err = view->ops->fault(view, exit->mem.gpa, access_of(exit) | P2M_VCPU);
+
     switch (err) {
     case HV_OK:
+        memwait_served(v);
         return ACT_RESUME;
     case HV_ENOENT:
-        return device_access(v, exit, false);
-    case HV_EAGAIN:
-        thread_sleep_ns(RETRY_NS);
-        return ACT_LEAVE;
+        return fault_device(v, exit, false);
     default:
-        vm_stop_request(v->vm, STOP_ERROR, 0, "guest page 0x%llx: %s",
-                        (unsigned long long)exit->mem.gpa.a, hv_strerror(err));
-        return ACT_LEAVE;
+        return fault_failed(v, exit->mem.gpa, err);
     }
 }

@@ -16,6 +16,12 @@
 #include "mm/env.h"
 #include "mm/flush.h"
 
+/* Once for all that is asked of it: one that is being created appears at any time. */
+static const struct vcpu *vcpu_at(const struct vm *vm, unsigned i)
+{
+    return __atomic_load_n(&vm->vcpus[i], __ATOMIC_ACQUIRE);
+}
+
 static bool may_use_old(const struct vcpu *v, uint64_t epoch)
 {
     return v != NULL && __atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST) != 0 &&
@@ -26,7 +32,7 @@ bool env_flush_is_local(const struct flush_domain *d)
 {
     const struct vm *vm = d->owner;
 
-    return vm->nr_vcpus == 1;
+    return vm == NULL || vm->nr_vcpus == 1;
 }
 
 void env_flush_local(struct flush_domain *d)
@@ -45,12 +51,16 @@ void env_flush_guest(struct flush_domain *d)
         return;
     }
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
-        if (may_use_old(vm->vcpus[i], epoch) && !MUTANT(no_kick)) {
-            smp_kick(__atomic_load_n(&vm->vcpus[i]->cpu, __ATOMIC_RELAXED));
+        const struct vcpu *v = vcpu_at(vm, i);
+
+        if (may_use_old(v, epoch) && !MUTANT(no_kick)) {
+            smp_kick(__atomic_load_n(&v->cpu, __ATOMIC_RELAXED));
         }
     }
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
-        while (may_use_old(vm->vcpus[i], epoch) && !MUTANT(no_wait)) {
+        const struct vcpu *v = vcpu_at(vm, i);
+
+        while (may_use_old(v, epoch) && !MUTANT(no_wait)) {
             smp_relax();
         }
     }

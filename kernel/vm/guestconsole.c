@@ -118,6 +118,11 @@ void guestconsole_output(struct guestconsole *c, const char *data, size_t n)
     wake_viewer(c);
 }
 
+bool guestconsole_is_full(const struct guestconsole *c)
+{
+    return c->to_log && log_is_behind();
+}
+
 bool guestconsole_input_pending(const struct guestconsole *c)
 {
     return __atomic_load_n(&c->in_head, __ATOMIC_ACQUIRE) != c->in_tail;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A VM's console as the operator sees it: the last 64 KiB of output, kept while nobody watches, and a
- * queue of typed bytes. One producer on each side: the guest's serial device writes output and reads
- * input under its own lock; one thread at a time, the viewer, does the opposite. Output never waits
- * for the viewer; what he did not read in time is overwritten.
+ * queue of typed bytes. One producer on each side: the guest's serial device writes output under its own
+ * lock, for a virtio console too, and the one that has the input (the key `console`) reads it; one thread
+ * at a time, the viewer, does the opposite. Output never waits for the viewer; what he did not read in
+ * time is overwritten. A UART does wait for the host's log, if its lines go there.
  */
 #pragma once
 
@@ -23,6 +24,8 @@ void guestconsole_destroy(struct guestconsole *c);
 
 /* The guest wrote `n` bytes. A few instructions per byte; wakes a viewer. */
 void guestconsole_output(struct guestconsole *c, const char *data, size_t n);
+/* The host's log is behind with printing: the guest's next byte has to wait. */
+bool guestconsole_is_full(const struct guestconsole *c);
 /* Is there typed input; take up to `n` bytes of it, returning how many. */
 bool guestconsole_input_pending(const struct guestconsole *c);
 size_t guestconsole_read(struct guestconsole *c, char *data, size_t n);

@@ -10,11 +10,16 @@
 #include "arch/x86_64/msr.h"
 #include "arch/x86_64/regs.h"
 #include "kernel/lib/string.h"
+#include "kernel/vm/salt.h"
+#include "kernel/vm/swapping.h"
 #include "kernel/vm/vm.h"
+#include "mm/env.h"
 #include "mm/gwalk.h"
 #include "mm/p2m.h"
+#include "mm/share/born.h"
 
 #define INSN_BYTES 15u
+#define RELAX_PAGES 16u /* copied between two looks at who else wants the processor */
 #define WALK_RETRIES 16 /* how often other vCPUs may change an entry under our walk */
 
 /* --- by guest-physical address --- */
@@ -36,6 +41,31 @@ static void page_op(enum op op, char *page, void *dst, const void *src, size_t n
     }
 }
 
+/* p2m_get that waits for a page that is on its way. One that cannot be read back pauses the VM. */
+static enum hv_err get_page(struct vm *vm, gfn_t gfn, uint32_t access, void **page)
+{
+    for (;;) {
+        enum hv_err err = p2m_get(vm->p2m, gfn, access, page);
+
+        if (err == HV_EIO) {
+            swapping_failed(vm, gfn);
+            return HV_EAGAIN;
+        }
+        if (err != HV_EAGAIN) {
+            return err;
+        }
+        swapping_wait(vm, NULL, gfn);
+    }
+}
+
+/* Images are long, and a guest that resets itself has them loaded as often as it likes. */
+static void relax_after(gfn_t gfn)
+{
+    if (gfn.n % RELAX_PAGES == 0) {
+        env_relax();
+    }
+}
+
 static enum hv_err for_pages(struct vm *vm, gpa_t gpa, size_t len, enum op op, void *dst,
                              const void *src)
 {
@@ -49,7 +79,7 @@ static enum hv_err for_pages(struct vm *vm, gpa_t gpa, size_t len, enum op op, v
         gpa_t at = GPA(gpa.a + done);
         size_t offset = at.a & ~PAGE_MASK, n = MIN(len - done, PAGE_SIZE - offset);
         void *page;
-        enum hv_err err = p2m_get(vm->p2m, gpa_gfn(at), access, &page);
+        enum hv_err err = get_page(vm, gpa_gfn(at), access, &page);
 
         if (err) {
             return err;
@@ -57,6 +87,7 @@ static enum hv_err for_pages(struct vm *vm, gpa_t gpa, size_t len, enum op op, v
         page_op(op, (char *)page + offset, (char *)dst + done, (const char *)src + done, n);
         p2m_put(vm->p2m, gpa_gfn(at), page);
         done += n;
+        relax_after(gpa_gfn(at));
     }
     return HV_OK;
 }
@@ -69,6 +100,27 @@ enum hv_err guestmem_read(struct vm *vm, gpa_t gpa, void *dst, size_t len)
 enum hv_err guestmem_write(struct vm *vm, gpa_t gpa, const void *src, size_t len)
 {
     return for_pages(vm, gpa, len, OP_WRITE, NULL, src);
+}
+
+enum hv_err guestmem_pin(struct vm *vm, gpa_t gpa, bool write, void **page)
+{
+    return p2m_get(vm->p2m, gpa_gfn(gpa), write ? P2M_WRITE : P2M_READ, page);
+}
+
+void guestmem_unpin(struct vm *vm, gpa_t gpa, void *page)
+{
+    p2m_put(vm->p2m, gpa_gfn(gpa), page);
+}
+
+bool guestmem_shares(struct vm *vm)
+{
+    return salt_is_common(salt_of(vm));
+}
+
+enum hv_err guestmem_share(struct vm *vm, gpa_t gpa, const void *page)
+{
+    relax_after(gpa_gfn(gpa));
+    return born_page(vm->p2m, gpa_gfn(gpa), page);
 }
 
 bool guestmem_is_ram(struct vm *vm, gpa_t gpa, uint64_t len)
@@ -99,22 +151,21 @@ static void *peek_fast(void *ctx, gfn_t gfn)
     return (void *)(uintptr_t)p2m_peek(ctx, gfn);
 }
 
-/* Tables pinned by a walk off the fast path. */
+/* Tables pinned by a walk off the fast path: for reading, and those whose accessed bits it sets for
+ * writing as well. */
 struct pinned_tables {
-    struct p2m *p2m;
-    uint32_t access; /* writing if the walk sets accessed bits */
-    gfn_t gfn[4];
-    void *page[4];
+    struct vm *vm;
+    gfn_t gfn[8];
+    void *page[8];
     unsigned nr;
     enum hv_err err; /* why the last one could not be had */
 };
 
-static void *peek_pinned(void *ctx, gfn_t gfn)
+static void *pin_table(struct pinned_tables *t, gfn_t gfn, uint32_t access)
 {
-    struct pinned_tables *t = ctx;
     void *page = NULL;
 
-    t->err = p2m_get(t->p2m, gfn, t->access, &page);
+    t->err = t->nr < ARRAY_SIZE(t->gfn) ? get_page(t->vm, gfn, access, &page) : HV_ERANGE;
     if (t->err) {
         return NULL;
     }
@@ -123,19 +174,39 @@ static void *peek_pinned(void *ctx, gfn_t gfn)
     return page;
 }
 
+static void *peek_pinned(void *ctx, gfn_t gfn)
+{
+    return pin_table(ctx, gfn, P2M_READ);
+}
+
+static void *own_pinned(void *ctx, void *slot)
+{
+    struct pinned_tables *t = ctx;
+    uintptr_t offset = (uintptr_t)slot & ~PAGE_MASK;
+
+    for (unsigned i = 0; i < t->nr; i++) {
+        if ((uintptr_t)t->page[i] == (uintptr_t)slot - offset) {
+            char *page = pin_table(t, t->gfn[i], P2M_WRITE | P2M_WALK);
+
+            return page != NULL ? page + offset : NULL;
+        }
+    }
+    return NULL;
+}
+
 /* One walk with pins. HV_EAGAIN with *retry: an entry changed; walk again. */
 static enum hv_err walk_pinned(struct vcpu *v, struct gwalk_request *req, struct gwalk_result *res,
                                bool *retry)
 {
-    struct pinned_tables t = {.p2m = v->vm->p2m,
-                              .access = P2M_READ | (req->access & GWALK_SET_AD ? P2M_WRITE : 0)};
+    struct pinned_tables t = {.vm = v->vm};
 
     req->peek = peek_pinned;
+    req->own = own_pinned;
     req->ctx = &t;
     enum hv_err err = gwalk(req, res);
     while (t.nr > 0) {
         t.nr--;
-        p2m_put(t.p2m, t.gfn[t.nr], t.page[t.nr]);
+        p2m_put(t.vm->p2m, t.gfn[t.nr], t.page[t.nr]);
     }
     *retry = err == HV_EAGAIN && t.err == HV_OK;
     if (err == HV_EAGAIN && t.err == HV_ENOENT) {
@@ -181,6 +252,22 @@ static uint32_t walk_access(struct vcpu *v, uint32_t access)
     return flags | (hv->get_reg(v, REG_RFLAGS) & RFLAGS_AC ? GWALK_AC : 0);
 }
 
+/* Have the page in memory before anything happens that cannot be done again. */
+static enum hv_err bring(struct vcpu *v, gpa_t gpa, uint32_t access)
+{
+    void *page;
+    enum hv_err err;
+
+    if (!guestmem_is_ram(v->vm, gpa, 1)) {
+        return HV_OK;
+    }
+    err = get_page(v->vm, gpa_gfn(gpa), access & GVA_WRITE ? P2M_WRITE : P2M_READ, &page);
+    if (err == HV_OK) {
+        p2m_put(v->vm->p2m, gpa_gfn(gpa), page);
+    }
+    return err;
+}
+
 enum hv_err guestmem_translate(struct vcpu *v, gva_t gva, uint32_t access, bool fast, gpa_t *out)
 {
     struct guest_paging pg;
@@ -198,6 +285,7 @@ enum hv_err guestmem_translate(struct vcpu *v, gva_t gva, uint32_t access, bool 
                                 .gva = gva,
                                 .access = walk_access(v, access),
                                 .phys_bits = cpu_features.phys_bits,
+                                .loaded_pdptr = v->vm->software_mmu,
                                 .peek = peek_fast,
                                 .ctx = v->vm->p2m};
     if (fast) {
@@ -207,6 +295,8 @@ enum hv_err guestmem_translate(struct vcpu *v, gva_t gva, uint32_t access, bool 
         err = walk_slow(v, &req, &res);
         if (err == HV_EFAULT) {
             inject_page_fault(v, gva.a, res.error);
+        } else if (err == HV_OK && !(access & GVA_AWAY)) {
+            err = bring(v, res.gpa, access);
         }
     }
     if (!err) {
@@ -238,6 +328,7 @@ static inline __attribute__((always_inline)) enum hv_err fetch_page(struct vcpu 
                                 .gva = GVA(gva),
                                 .access = GWALK_AC,
                                 .phys_bits = cpu_features.phys_bits,
+                                .loaded_pdptr = v->vm->software_mmu,
                                 .peek = peek_fast,
                                 .ctx = v->vm->p2m};
     enum hv_err err = likely(fast) ? gwalk(&req, &res) : walk_slow(v, &req, &res);

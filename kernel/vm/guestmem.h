@@ -15,6 +15,13 @@ struct vcpu;
 /* Thread context, off the fast path. HV_EAGAIN, HV_ENOMEM as p2m_get; a part may be done already. */
 enum hv_err guestmem_read(struct vm *vm, gpa_t gpa, void *dst, size_t len) __must_check;
 enum hv_err guestmem_write(struct vm *vm, gpa_t gpa, const void *src, size_t len) __must_check;
+/* The page around gpa, as p2m_get: there until guestmem_unpin, which gets it back. */
+enum hv_err guestmem_pin(struct vm *vm, gpa_t gpa, bool write, void **page) __must_check;
+void guestmem_unpin(struct vm *vm, gpa_t gpa, void *page);
+/* Does the VM share pages with others? Then guestmem_share puts a whole page that was never touched on
+ * a frame that it shares with others that have the same contents; errors as born_page. */
+bool guestmem_shares(struct vm *vm);
+enum hv_err guestmem_share(struct vm *vm, gpa_t gpa, const void *page) __must_check;
 /* True if [gpa, gpa+len) is RAM of the VM. */
 bool guestmem_is_ram(struct vm *vm, gpa_t gpa, uint64_t len);
 
@@ -22,6 +29,7 @@ bool guestmem_is_ram(struct vm *vm, gpa_t gpa, uint64_t len);
 #define GVA_WRITE 0x2u
 #define GVA_EXEC 0x4u
 #define GVA_SUPERVISOR 0x8u /* an implicit supervisor access, whatever the CPL */
+#define GVA_AWAY 0x10u      /* only the address is wanted: its page may be away */
 
 /* Walk the guest's tables. HV_EFAULT: #PF (error code, CR2) or, for an address that is not canonical,
  * #GP(0) has been queued unless `fast`, where HV_EFAULT only says so. HV_EAGAIN: a table is not

@@ -68,7 +68,7 @@ static inline bool walk_holds(const struct vcpu *v, const struct fetch_walk *w,
     if (w->page != c->rip >> PAGE_SHIFT || w->cr3 != c->cr3 || w->epoch != v->flushed_epoch) {
         return false;
     }
-    for (unsigned level = 3; level + 1 > w->leaf; level--) {
+    for (unsigned level = w->leaf; level < ARRAY_SIZE(w->slot); level++) {
         if (__atomic_load_n(w->slot[level], __ATOMIC_RELAXED) != w->entry[level]) {
             return false;
         }
@@ -115,20 +115,36 @@ static __attribute__((noinline)) bool walk_again(struct vcpu *v, struct fetch_wa
     return true;
 }
 
-/* On the fast path, for 64-bit code: 0 if it is not one of the usual encodings or not reachable. */
-static inline unsigned length_fast(struct vcpu *v, enum exit_kind kind)
+/* On the fast path, for 64-bit code whose page is reachable and holds all of it. */
+static inline const uint8_t *code(struct vcpu *v, unsigned len)
 {
     struct code_state c;
-    uint32_t word;
 
-    if (unlikely(!hv->code_state(v, &c) || (c.rip & ~PAGE_MASK) > PAGE_SIZE - sizeof(word))) {
-        return 0;
+    if (unlikely(!hv->code_state(v, &c) || (c.rip & ~PAGE_MASK) > PAGE_SIZE - len)) {
+        return NULL;
     }
-    struct fetch_walk *w = &v->fetch[(c.rip >> PAGE_SHIFT) % NR_FETCH_WALKS];
+    struct fetch_walk *w = &v->fetch[(c.rip >> PAGE_SHIFT ^ c.cr3 >> PAGE_SHIFT) % NR_FETCH_WALKS];
     if (unlikely(!walk_holds(v, w, &c)) && !walk_again(v, w, &c)) {
+        return NULL;
+    }
+    return w->host + (c.rip & ~PAGE_MASK);
+}
+
+const uint8_t *vcpu_code(struct vcpu *v, unsigned len)
+{
+    return code(v, len);
+}
+
+/* 0 if it is not one of the usual encodings or not reachable. */
+static inline unsigned length_fast(struct vcpu *v, enum exit_kind kind)
+{
+    uint32_t word;
+    const uint8_t *at = code(v, sizeof(word));
+
+    if (unlikely(at == NULL)) {
         return 0;
     }
-    memcpy(&word, w->host + (c.rip & ~PAGE_MASK), sizeof(word));
+    memcpy(&word, at, sizeof(word));
     return usual_length(kind, word);
 }
 
@@ -168,9 +184,7 @@ enum hv_err vcpu_length(struct vcpu *v, struct vm_exit *exit)
 
 enum exit_action insn_single_step(struct vcpu *v)
 {
-    const uint64_t dr6_bs = BIT(14);
-
-    hv->set_reg(v, REG_DR6, hv->get_reg(v, REG_DR6) | dr6_bs);
+    hv->set_reg(v, REG_DR6, hv->get_reg(v, REG_DR6) | DR6_BS);
     vcpu_inject_exception(v, EXC_DB, false, 0);
     return ACT_RESUME;
 }

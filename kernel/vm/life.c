@@ -18,6 +18,7 @@
 #include "kernel/lib/printf.h"
 #include "kernel/lib/string.h"
 #include "kernel/log.h"
+#include "kernel/vm/admission.h"
 #include "kernel/vm/exit.h"
 #include "mm/p2m.h"
 #include "mm/view.h"
@@ -119,7 +120,6 @@ static bool claim_end(struct vm *vm)
 
     if (ended) {
         vm->ending = true;
-        vm->stopped_ns = clock_now_ns();
     }
     return ended;
 }
@@ -143,19 +143,33 @@ void vm_stop_request(struct vm *vm, enum stop_reason reason, uint32_t code, cons
     request_all(vm, VCPU_REQ_STOP);
 }
 
+/* A triple fault resets a PC, and some kernels reboot by one. */
+static bool is_reset(const struct vm *vm)
+{
+    return vm->stop_reason == STOP_RESET || vm->stop_reason == STOP_TRIPLE_FAULT;
+}
+
 /* After the last vCPU has left the loop. True: the VM wants to start again. */
 static bool report_stop(struct vm *vm)
 {
+    bool again = is_reset(vm) && vm->config.on_reset == ON_RESET_RESTART;
+    uint32_t hidden = 0;
     char text[192];
 
     while (!__atomic_load_n(&vm->stop_described, __ATOMIC_ACQUIRE)) {
         __builtin_ia32_pause();
     }
+    if (again && !ratelimit_take(&vm->restart_lines, clock_now_ns(), &hidden)) {
+        return true;
+    }
     vm_describe_stop(vm, text, sizeof(text));
+    if (hidden != 0) {
+        log_info("vm %s: restarted %u times more than is shown here", vm->config.name, hidden);
+    }
     bool fault = vm->stop_reason != STOP_POWEROFF && vm->stop_reason != STOP_RESET &&
                  vm->stop_reason != STOP_DEBUG_EXIT && vm->stop_reason != STOP_OPERATOR;
     log_msg(fault ? LOG_WARN : LOG_INFO, "vm %s: %s", vm->config.name, text);
-    return vm->stop_reason == STOP_RESET && vm->config.on_reset == ON_RESET_RESTART;
+    return again;
 }
 
 /* Said before anybody can see the state, so that lines come in order. True: to be started again. */
@@ -163,6 +177,9 @@ static bool end_run(struct vm *vm)
 {
     bool again = report_stop(vm);
 
+    if (!again) {
+        admission_end(vm);
+    }
     become_stopped(vm);
     return again;
 }
@@ -189,6 +206,7 @@ static bool stopped_or_gone(const struct vm *vm)
 static void bring_to_stop(struct vm *vm, enum stop_reason reason, const char *why)
 {
     if (state_of(vm) == VM_PAUSED) {
+        waitq_wait(&vm->state_wait, parked(vm));
         release(vm);
     }
     if (state_of(vm) == VM_RUNNING) {
@@ -231,14 +249,14 @@ bool life_vcpu_enter(struct vcpu *v)
 /* The guest asked for a reset, and the configuration grants it. Claimed by the caller. */
 static void restart_claimed(struct vm *vm)
 {
-    if (state_of(vm) == VM_STOPPED && vm->stop_reason == STOP_RESET) {
-        vm->restarts++;
+    if (state_of(vm) == VM_STOPPED && is_reset(vm)) {
         if (start_prepare(vm) == HV_OK) {
             vm->stop_described = false;
             __atomic_store_n(&vm->stop_reason, STOP_NONE, __ATOMIC_SEQ_CST);
-            vm->started_ns = clock_now_ns();
+            __atomic_store_n(&vm->started_ns, clock_now_ns(), __ATOMIC_RELAXED);
             release(vm);
         } else {
+            admission_end(vm);
             log_error("vm %s: cannot be started again", vm->config.name);
         }
     }
@@ -271,16 +289,21 @@ void life_vcpu_leave(struct vcpu *v)
 
 static enum hv_err start_claimed(struct vm *vm)
 {
-    enum hv_err err = start_prepare(vm);
+    enum hv_err err = admission_begin(vm);
 
     if (err != HV_OK) {
+        return err;
+    }
+    err = start_prepare(vm);
+    if (err != HV_OK) {
+        admission_end(vm);
         return err;
     }
     vm->stop_described = false;
     vm->stop_text[0] = '\0';
     vm->stop_code = 0;
     __atomic_store_n(&vm->stop_reason, STOP_NONE, __ATOMIC_SEQ_CST);
-    vm->started_ns = clock_now_ns();
+    __atomic_store_n(&vm->started_ns, clock_now_ns(), __ATOMIC_RELAXED);
     log_info("vm %s: started: %llu MiB, %u vCPU%s, %s", vm->config.name,
              (unsigned long long)(vm->config.memory_bytes >> 20), vm->nr_vcpus,
              vm->nr_vcpus == 1 ? "" : "s", vm->config.kernel);
@@ -299,6 +322,33 @@ enum hv_err vm_start(struct vm *vm)
     return err;
 }
 
+/* From RUNNING to PAUSED. False: it does not run, or is about to stop. */
+static bool become_paused(struct vm *vm)
+{
+    uint64_t flags = spin_lock_irqsave(&vm->lock);
+    bool running = vm->state == VM_RUNNING && vm->stop_reason == STOP_NONE;
+
+    if (running) {
+        __atomic_store_n(&vm->state, VM_PAUSED, __ATOMIC_RELEASE);
+    }
+    spin_unlock_irqrestore(&vm->lock, flags);
+    return running;
+}
+
+void vm_pause_request(struct vm *vm, const char *fmt, ...)
+{
+    char text[sizeof(vm->stop_text)];
+    va_list ap;
+
+    if (become_paused(vm)) {
+        va_start(ap, fmt);
+        vscnprintf(text, sizeof(text), fmt, ap);
+        va_end(ap);
+        log_warn("vm %s: paused: %s", vm->config.name, text);
+        request_all(vm, VCPU_REQ_STOP);
+    }
+}
+
 enum hv_err vm_pause(struct vm *vm)
 {
     enum hv_err err = claim(vm);
@@ -306,12 +356,7 @@ enum hv_err vm_pause(struct vm *vm)
     if (err != HV_OK) {
         return err;
     }
-    uint64_t flags = spin_lock_irqsave(&vm->lock);
-    bool running = vm->state == VM_RUNNING && vm->stop_reason == STOP_NONE;
-    if (running) {
-        __atomic_store_n(&vm->state, VM_PAUSED, __ATOMIC_RELEASE);
-    }
-    spin_unlock_irqrestore(&vm->lock, flags);
+    bool running = become_paused(vm);
     if (running) {
         request_all(vm, VCPU_REQ_STOP);
         waitq_wait(&vm->state_wait, parked(vm));
@@ -326,6 +371,8 @@ enum hv_err vm_resume(struct vm *vm)
 
     if (err == HV_OK) {
         if (state_of(vm) == VM_PAUSED) {
+            /* It may have paused itself, and not be through yet. */
+            waitq_wait(&vm->state_wait, parked(vm));
             release(vm);
             if (end_unentered(vm)) {
                 restart_claimed(vm);

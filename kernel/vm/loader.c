@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The table of image formats, the guest-physical memory map and what the formats share. Called by
+ * The table of image formats and what they share. Called by
  * vm_start in thread context; images are boot modules and hostile.
  */
 #include "kernel/vm/loader.h"
@@ -11,34 +11,13 @@
 #include "kernel/vm/loader_internal.h"
 #include "kernel/vm/vm.h"
 
-#define E820_RAM 1u
-#define E820_RESERVED 2u
-#define E820_ACPI 3u
-
 #define PTE_TABLE 0x3ULL /* present, writable */
 #define PTE_LEAF_2M 0x83ULL
 #define PAGE_2M (2ULL << 20)
 #define IDENTITY_TABLES 6u /* PML4, PDPT, four page directories */
 
-static const struct loader *const formats[] = {&loader_linux, &loader_multiboot1};
-
-unsigned loader_memory_map(uint64_t memory_bytes, struct loader_range *out, unsigned max)
-{
-    const struct loader_range ranges[] = {
-        {0, MIN(memory_bytes, GUEST_LOW_RAM_END), E820_RAM},
-        {GUEST_LOW_RAM_END, GUEST_ACPI_BASE - GUEST_LOW_RAM_END, E820_RESERVED},
-        {GUEST_ACPI_BASE, GUEST_ACPI_END - GUEST_ACPI_BASE, E820_ACPI},
-        {MIB(1), memory_bytes > MIB(1) ? MIN(memory_bytes, GUEST_PCI_HOLE) - MIB(1) : 0, E820_RAM},
-        {GIB(4), memory_bytes > GUEST_PCI_HOLE ? memory_bytes - GUEST_PCI_HOLE : 0, E820_RAM},
-    };
-    unsigned n = 0;
-    for (unsigned i = 0; i < ARRAY_SIZE(ranges) && n < max; i++) {
-        if (ranges[i].size) {
-            out[n++] = ranges[i];
-        }
-    }
-    return n;
-}
+static const struct loader *const formats[] = {&loader_linux, &loader_multiboot1,
+                                               &loader_multiboot2, &loader_pvh};
 
 enum hv_err loader_load(struct loader_request *req, struct loader_entry *out)
 {
@@ -49,10 +28,12 @@ enum hv_err loader_load(struct loader_request *req, struct loader_entry *out)
             return formats[i]->load(req, out);
         }
     }
-    return loader_fail(req, HV_EINVAL,
-                       "module '%s' (%llu bytes) is no kernel that can be loaded; accepted: %s, %s",
-                       req->kernel.name, (unsigned long long)req->kernel.size, formats[0]->format,
-                       formats[1]->format);
+    return loader_fail(
+        req, HV_EINVAL,
+        "module '%s' (%llu bytes) is no kernel that can be loaded; accepted: %s, %s, "
+        "%s, %s",
+        req->kernel.name, (unsigned long long)req->kernel.size, formats[0]->format,
+        formats[1]->format, formats[2]->format, formats[3]->format);
 }
 
 enum hv_err loader_fail(struct loader_request *req, enum hv_err err, const char *fmt, ...)
@@ -95,6 +76,31 @@ enum hv_err loader_write(struct loader_request *req, uint64_t gpa, const void *s
                            hv_strerror(err));
     }
     return HV_OK;
+}
+
+enum hv_err loader_read(struct loader_request *req, uint64_t gpa, void *dst, uint64_t len,
+                        const char *what)
+{
+    enum hv_err err = guestmem_read(req->vm, GPA(gpa), dst, len);
+    if (err) {
+        return loader_fail(req, err, "%s: cannot read the %s: %s", req->kernel.name, what,
+                           hv_strerror(err));
+    }
+    return HV_OK;
+}
+
+enum hv_err loader_write_module(struct loader_request *req, uint64_t gpa, const void *src,
+                                uint64_t len, const char *what)
+{
+    const char *from = src;
+
+    while (guestmem_shares(req->vm) && IS_ALIGNED(gpa, PAGE_SIZE) && len >= PAGE_SIZE &&
+           guestmem_share(req->vm, GPA(gpa), from) == HV_OK) {
+        gpa += PAGE_SIZE;
+        from += PAGE_SIZE;
+        len -= PAGE_SIZE;
+    }
+    return len != 0 ? loader_write(req, gpa, from, len, what) : HV_OK;
 }
 
 uint64_t loader_memory_bytes(const struct loader_request *req)
@@ -161,23 +167,68 @@ enum hv_err loader_write_identity(struct loader_request *req, struct loader_entr
     return HV_OK;
 }
 
-enum hv_err loader_place_initrd(struct loader_request *req, uint64_t floor, uint64_t limit,
-                                uint64_t *gpa)
+enum hv_err loader_write_named_cmdline(struct loader_request *req)
 {
-    const struct loader_image *initrd = &req->initrd;
-    *gpa = 0;
-    if (initrd->size == 0) {
-        return HV_OK;
-    }
+    char argv0[80];
+
+    snprintf(argv0, sizeof(argv0), "%.70s ", req->kernel.name);
+    return loader_write_cmdline(req, argv0, LOADER_CMDLINE_MAX);
+}
+
+enum hv_err loader_place(struct loader_request *req, const struct loader_image *image,
+                         const char *what, uint64_t floor, uint64_t limit, uint64_t *gpa)
+{
     uint64_t top = MIN(limit, loader_ram_top(req));
-    if (initrd->size > top || ALIGN_DOWN(top - initrd->size, PAGE_SIZE) < floor) {
+    if (image->size > top || ALIGN_DOWN(top - image->size, PAGE_SIZE) < floor) {
         return loader_fail(req, HV_ERANGE,
-                           "initrd '%s' (%llu KiB) does not fit: the VM's memory is free for it "
+                           "%s '%s' (%llu KiB) does not fit: the VM's memory is free for it "
                            "from 0x%llx to 0x%llx (%llu KiB)",
-                           initrd->name, (unsigned long long)(initrd->size + 1023) / 1024,
+                           what, image->name, (unsigned long long)(image->size + 1023) / 1024,
                            (unsigned long long)floor, (unsigned long long)top,
                            (unsigned long long)(top > floor ? (top - floor) / 1024 : 0));
     }
-    *gpa = ALIGN_DOWN(top - initrd->size, PAGE_SIZE);
-    return loader_write(req, *gpa, initrd->data, initrd->size, "initrd");
+    *gpa = ALIGN_DOWN(top - image->size, PAGE_SIZE);
+    return loader_write_module(req, *gpa, image->data, image->size, what);
+}
+
+enum hv_err loader_place_initrd(struct loader_request *req, uint64_t floor, uint64_t limit,
+                                uint64_t *gpa)
+{
+    *gpa = 0;
+    return req->initrd.size ? loader_place(req, &req->initrd, "initrd", floor, limit, gpa) : HV_OK;
+}
+
+static enum hv_err place_module(struct loader_request *req, const struct loader_image *image,
+                                const char *args, uint64_t floor, uint64_t *top,
+                                struct loader_placed *out)
+{
+    enum hv_err err = loader_place(req, image, "module", floor, *top, &out->gpa);
+    size_t n = scnprintf(out->text, sizeof(out->text), "%s", image->name);
+
+    out->size = image->size;
+    if (*args) {
+        scnprintf(out->text + n, sizeof(out->text) - n, " %s", args);
+    }
+    out->args = args;
+    *top = out->gpa;
+    return err;
+}
+
+enum hv_err loader_place_modules(struct loader_request *req, uint64_t floor,
+                                 struct loader_placed out[LOADER_MAX_PLACED], unsigned *nr)
+{
+    uint64_t top = GUEST_PCI_HOLE;
+    enum hv_err err = HV_OK;
+
+    floor = ALIGN_UP(floor, PAGE_SIZE);
+    *nr = 0;
+    if (req->initrd.size) {
+        err = place_module(req, &req->initrd, "", floor, &top, &out[(*nr)++]);
+    }
+    for (unsigned i = 0; i < req->nr_modules && !err; i++) {
+        const struct loader_module *m = &req->modules[i];
+
+        err = place_module(req, &m->image, m->args, floor, &top, &out[(*nr)++]);
+    }
+    return err;
 }

@@ -8,6 +8,7 @@
 
 #include "kernel/lib/err.h"
 #include "kernel/vm/backend.h"
+#include "kernel/vm/config.h"
 #include "mm/types.h"
 
 struct vm;
@@ -27,10 +28,20 @@ struct loader_entry {
     uint16_t gdt_limit;
 };
 
+/* A boot module that goes with the kernel, and the text that goes with it. */
+#define LOADER_MAX_MODULES CONFIG_NR_MODULES
+#define LOADER_ARGS_MAX CONFIG_MODULE_ARGS_MAX
+struct loader_module {
+    struct loader_image image;
+    char args[LOADER_ARGS_MAX]; /* without the module's name */
+};
+
 struct loader_request {
     struct vm *vm;
     struct loader_image kernel;
     struct loader_image initrd; /* size 0: none */
+    struct loader_module modules[LOADER_MAX_MODULES];
+    unsigned nr_modules;
     const char *cmdline;
     uint64_t tsc_khz; /* told to kernels that have no other way to learn it; 0: they have */
     uint64_t rsdp;    /* guest-physical, 0: none */

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Linux bzImage by its 64-bit entry. Rules: Linux's Documentation/arch/x86/boot.rst ("The Linux/x86
- * Boot Protocol": "The Real-Mode Kernel Header", "64-bit Boot Protocol") and zero-page.rst.
+ * Linux bzImage by its 64-bit entry, or by its 32-bit one where it has no other. Rules: Linux's
+ * Documentation/arch/x86/boot.rst ("The Linux/x86 Boot Protocol": "The Real-Mode Kernel Header", "32-bit
+ * Boot Protocol", "64-bit Boot Protocol") and zero-page.rst. Fields that an old header does not have
+ * get the values that the protocol gives them (read_fields).
  *
  * The protected-mode part goes to its preferred address (or lower, when the VM is too small for
  * that and the kernel can be relocated), the initrd as high as possible, the rest into the loader's
@@ -46,7 +48,13 @@
 
 #define BOOT_FLAG 0xaa55
 #define MAGIC_HDRS 0x53726448u
-#define MIN_VERSION 0x020c
+#define MIN_VERSION 0x0202 /* the first with a command line pointer */
+#define VERSION_INITRD_MAX 0x0203
+#define VERSION_RELOCATABLE 0x0205
+#define VERSION_CMDLINE_SIZE 0x0206
+#define VERSION_PAYLOAD 0x0208
+#define VERSION_INIT_SIZE 0x020a
+#define VERSION_XLOADFLAGS 0x020c
 #define LOADED_HIGH 0x01
 #define CAN_USE_HEAP 0x80
 #define XLF_KERNEL_64 0x0001
@@ -54,11 +62,17 @@
 #define LOADER_UNDEFINED 0xff
 #define VID_MODE_NORMAL 0xffff
 #define MIN_IMAGE (H_END + 1)
+#define OLD_INITRD_MAX 0x37ffffffu
+#define OLD_CMDLINE_MAX 255u
+#define OLD_EXPANSION 6u /* how much larger than its file an old kernel gets, at most */
 
 struct layout {
+    bool is64;            /* has the 64-bit entry */
     uint64_t setup_bytes; /* real-mode part in the file */
     uint64_t sys_bytes;   /* protected-mode part behind it */
     uint64_t load, span;  /* where it goes, and what it needs there while it starts */
+    uint64_t pref, align; /* where it would like to go; 0: cannot go elsewhere */
+    uint64_t initrd_max, cmdline_max;
 };
 
 static bool linux_probe(const struct loader_image *img)
@@ -80,18 +94,28 @@ static enum hv_err check_header(struct loader_request *req)
     }
     uint16_t version = loader_u16(k, H_VERSION);
     if (version < MIN_VERSION) {
-        return loader_fail(req, HV_ENOTSUP, "%s: boot protocol %u.%u; accepted: 2.12 and later",
+        return loader_fail(req, HV_ENOTSUP, "%s: boot protocol %u.%u; accepted: 2.2 and later",
                            k->name, version >> 8, version & 0xffu);
-    }
-    if (!(loader_u16(k, H_XLOADFLAGS) & XLF_KERNEL_64)) {
-        return loader_fail(req, HV_ENOTSUP,
-                           "%s: no 64-bit entry point; accepted: kernels with XLF_KERNEL_64",
-                           k->name);
     }
     if (!(k->data[H_LOADFLAGS] & LOADED_HIGH)) {
         return loader_fail(req, HV_ENOTSUP, "%s: a zImage; accepted: bzImage", k->name);
     }
     return HV_OK;
+}
+
+static void read_fields(const struct loader_image *k, struct layout *l)
+{
+    uint16_t version = loader_u16(k, H_VERSION);
+
+    l->is64 = version >= VERSION_XLOADFLAGS && (loader_u16(k, H_XLOADFLAGS) & XLF_KERNEL_64);
+    l->initrd_max =
+        version >= VERSION_INITRD_MAX ? loader_u32(k, H_INITRD_ADDR_MAX) : OLD_INITRD_MAX;
+    l->cmdline_max =
+        version >= VERSION_CMDLINE_SIZE ? loader_u32(k, H_CMDLINE_SIZE) : OLD_CMDLINE_MAX;
+    l->pref = version >= VERSION_INIT_SIZE ? loader_u64(k, H_PREF_ADDRESS) : MIB(1);
+    if (version >= VERSION_RELOCATABLE && k->data[H_RELOCATABLE]) {
+        l->align = loader_u32(k, H_KERNEL_ALIGNMENT);
+    }
 }
 
 static enum hv_err check_sizes(struct loader_request *req, struct layout *l)
@@ -100,7 +124,11 @@ static enum hv_err check_sizes(struct loader_request *req, struct layout *l)
     unsigned sects = k->data[H_SETUP_SECTS] ? k->data[H_SETUP_SECTS] : 4;
     l->setup_bytes = (sects + 1) * 512ULL;
     l->sys_bytes = loader_u32(k, H_SYSSIZE) * 16ULL;
-    if (l->setup_bytes >= k->size || l->sys_bytes > k->size - l->setup_bytes) {
+    uint64_t there = k->size - MIN(l->setup_bytes, k->size);
+    if (there != 0 && l->sys_bytes - there < 16) {
+        l->sys_bytes = there; /* whole paragraphs were counted */
+    }
+    if (l->sys_bytes > there || there == 0) {
         return loader_fail(req, HV_EINVAL,
                            "%s: truncated: the header promises %llu bytes, the module has %llu",
                            k->name, (unsigned long long)(l->setup_bytes + l->sys_bytes),
@@ -110,12 +138,15 @@ static enum hv_err check_sizes(struct loader_request *req, struct layout *l)
         return loader_fail(req, HV_EINVAL, "%s: corrupt: a kernel of %llu bytes holds no entry",
                            k->name, (unsigned long long)l->sys_bytes);
     }
+    uint16_t version = loader_u16(k, H_VERSION);
     uint64_t payload = (uint64_t)loader_u32(k, H_PAYLOAD_OFFSET) + loader_u32(k, H_PAYLOAD_LENGTH);
-    if (payload > l->sys_bytes) {
+    if (version >= VERSION_PAYLOAD && payload > l->sys_bytes) {
         return loader_fail(req, HV_EINVAL, "%s: corrupt: the payload ends at byte %llu of %llu",
                            k->name, (unsigned long long)payload, (unsigned long long)l->sys_bytes);
     }
-    l->span = ALIGN_UP(MAX((uint64_t)loader_u32(k, H_INIT_SIZE), l->sys_bytes), PAGE_SIZE);
+    uint64_t init =
+        version >= VERSION_INIT_SIZE ? loader_u32(k, H_INIT_SIZE) : OLD_EXPANSION * l->sys_bytes;
+    l->span = ALIGN_UP(MAX(init, l->sys_bytes), PAGE_SIZE);
     return HV_OK;
 }
 
@@ -123,24 +154,23 @@ static enum hv_err check_sizes(struct loader_request *req, struct layout *l)
 static enum hv_err choose_address(struct loader_request *req, struct layout *l)
 {
     const struct loader_image *k = &req->kernel;
-    uint64_t top = loader_ram_top(req);
-    uint64_t align = loader_u32(k, H_KERNEL_ALIGNMENT);
-    uint64_t pref = loader_u64(k, H_PREF_ADDRESS);
-    if (align < PAGE_SIZE || align > GIB(1) || (align & (align - 1))) {
+    uint64_t top = loader_ram_top(req), align = l->align, pref = l->pref;
+    bool movable = align != 0;
+    if (movable && (align < PAGE_SIZE || align > GIB(1) || (align & (align - 1)))) {
         return loader_fail(req, HV_EINVAL,
                            "%s: corrupt: alignment 0x%llx; accepted: powers of two from 4 KiB",
                            k->name, (unsigned long long)align);
     }
-    uint64_t lowest = ALIGN_UP(MIB(1), align);
+    uint64_t lowest = movable ? ALIGN_UP(MIB(1), align) : MIB(1);
     if (pref >= MIB(1) && pref <= top && l->span <= top - pref && IS_ALIGNED(pref, PAGE_SIZE)) {
         l->load = pref;
         return HV_OK;
     }
-    if (k->data[H_RELOCATABLE] && lowest <= top && l->span <= top - lowest) {
+    if (movable && lowest <= top && l->span <= top - lowest) {
         l->load = lowest;
         return HV_OK;
     }
-    uint64_t need = (k->data[H_RELOCATABLE] || pref > GUEST_PCI_HOLE ? lowest : pref) + l->span;
+    uint64_t need = (movable || pref > GUEST_PCI_HOLE ? lowest : pref) + l->span;
     return loader_fail(req, HV_ERANGE,
                        "%s: the VM has %llu MiB of memory; this kernel needs at least %llu MiB to "
                        "start",
@@ -202,24 +232,26 @@ static enum hv_err linux_load(struct loader_request *req, struct loader_entry *o
     uint64_t initrd = 0;
     char clock[40] = "";
     enum hv_err err;
-    if ((err = check_header(req)) || (err = check_sizes(req, &l)) ||
-        (err = choose_address(req, &l))) {
+    err = check_header(req);
+    if (err) {
         return err;
     }
-    uint64_t initrd_limit = (uint64_t)loader_u32(&req->kernel, H_INITRD_ADDR_MAX) + 1;
-    uint64_t cmdline_max = loader_u32(&req->kernel, H_CMDLINE_SIZE);
-    *out = (struct loader_entry){
-        .mode = ENTRY_LONG64, .rip = l.load + ENTRY_64_OFFSET, .rsi = LOADER_INFO};
-    /* Without it Linux measures the TSC against the PIT, and gives up on a busy host. What the
-     * operator writes comes later in the line and wins. */
-    if (req->tsc_khz != 0) {
-        snprintf(clock, sizeof(clock), "tsc_early_khz=%llu ", (unsigned long long)req->tsc_khz);
+    read_fields(&req->kernel, &l);
+    if ((err = check_sizes(req, &l)) || (err = choose_address(req, &l))) {
+        return err;
     }
-    if ((err = loader_write_cmdline(req, clock, cmdline_max)) ||
-        (err = loader_place_initrd(req, l.load + l.span, initrd_limit, &initrd)) ||
-        (err =
-             loader_write(req, l.load, req->kernel.data + l.setup_bytes, l.sys_bytes, "kernel")) ||
-        (err = write_zero_page(req, &l, initrd)) || (err = loader_write_identity(req, out))) {
+    *out = (struct loader_entry){.mode = l.is64 ? ENTRY_LONG64 : ENTRY_PROTECTED32,
+                                 .rip = l.load + (l.is64 ? ENTRY_64_OFFSET : 0),
+                                 .rsi = LOADER_INFO};
+    if (req->tsc_khz != 0) {
+        snprintf(clock, sizeof(clock), LOADER_LINUX_CLOCK, (unsigned long long)req->tsc_khz);
+    }
+    if ((err = loader_write_cmdline(req, clock, l.cmdline_max)) ||
+        (err = loader_place_initrd(req, l.load + l.span, l.initrd_max + 1, &initrd)) ||
+        (err = loader_write_module(req, l.load, req->kernel.data + l.setup_bytes, l.sys_bytes,
+                                   "kernel")) ||
+        (err = write_zero_page(req, &l, initrd)) ||
+        (l.is64 && (err = loader_write_identity(req, out)))) {
         return err;
     }
     return loader_write_gdt(req, out);

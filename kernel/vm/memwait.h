@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * vCPUs that wait for machine memory, in order. They hold nothing and block nobody else; requests
- * (pause, destroy, interrupts) end their wait at once. One thread serves them: it looks for memory
- * and wakes as many as there are frames, the one that has waited longest first.
+ * vCPUs that wait for machine memory, in order: because there is no frame, because others were there
+ * before, or because memory is low and their VM holds more than its target. They hold nothing and block
+ * nobody else; requests (pause, destroy, interrupts) end their wait at once, and they resume their place
+ * in the queue. The balancing thread serves them: it wakes as many as there are frames, who has waited
+ * longest first, passing over VMs that are blocked.
  */
 #pragma once
 
@@ -12,11 +14,31 @@ struct vcpu;
 
 #define MEMWAIT_TICK_NS 10000000u
 
-/* Wait for memory, off the fast path; the caller tries again afterwards. False: it has waited so long
- * that there is no hope. */
-bool memwait_wait(struct vcpu *v) __must_check;
-/* v got what it wanted: its next wait counts from the beginning. */
-void memwait_done(struct vcpu *v);
+#define MEMWAIT_NO_GPA UINT64_MAX /* some page that the instruction at RIP needs */
+
+/* There is no frame for the guest page at gpa: wait, off the fast path, after which the guest tries again.
+ * Without hope that memory becomes free its VM is stopped. */
+void memwait_or_stop(struct vcpu *v, uint64_t gpa);
+/* A fault at gpa, off the fast path: if v has to wait before a frame may be taken for it, it has waited, or
+ * was stopped, and the guest is to try again: true. */
+bool memwait_before(struct vcpu *v, uint64_t gpa);
+/* v's fault was served: its turn is over. */
+void memwait_served(struct vcpu *v);
+
+/* The same for another thread that works for a VM. *hope is all zeros at first, and again once it got what
+ * it needed. False: there is no hope. Somebody may end the wait by thread_wake. */
+struct memwait_hope {
+    uint64_t since_ns, hope_ns;
+};
+bool memwait_nap(struct memwait_hope *hope) __must_check;
+
+struct memwait_stats {
+    unsigned waiting;    /* vCPUs now */
+    uint64_t waits;      /* since boot */
+    uint64_t longest_ns; /* that a vCPU waited for one page, since boot */
+};
+/* Numbers that move on while they are read. */
+void memwait_stats(struct memwait_stats *out);
 
 /* The server's, which runs every MEMWAIT_TICK_NS while anybody is waiting: first say that it is
  * there; is anybody waiting; wake who can go on. */

@@ -27,6 +27,8 @@
 #define MTRRCAP_WC BIT(10)
 #define MTRR_DEF_RESET 0xc06u /* enabled, write-back: what firmware would leave */
 #define MTRR_DEF_VALID 0xcffu
+#define MTRR_BASE_RESERVED 0xf00ull
+#define MTRR_MASK_RESERVED 0x7ffull
 #define MTRR_FIXED_WB 0x0606060606060606ULL
 
 typedef enum hv_err (*msr_read_t)(struct vcpu *v, uint32_t index, uint64_t *out);
@@ -74,6 +76,7 @@ static void move_tsc(struct vcpu *v, uint64_t delta)
     v->guest_tsc_offset += delta;
     v->msr.tsc_adjust += delta;
     hv->set_tsc_offset(v, v->guest_tsc_offset);
+    vlapic_tsc_moved(v->lapic);
 }
 
 static enum hv_err read_tsc(struct vcpu *v, uint32_t index, uint64_t *out)
@@ -117,7 +120,10 @@ static enum hv_err write_tsc_aux(struct vcpu *v, uint32_t index, uint64_t value)
         return HV_EPERM;
     }
     v->msr.tsc_aux = value;
-    wrmsr(index, value); /* this processor holds v's */
+    /* Off the fast path v may have waited for its code, and come to a processor that holds another's. */
+    if (this_cpu()->loaded_vcpu == v) {
+        wrmsr(index, value);
+    }
     return HV_OK;
 }
 
@@ -146,6 +152,9 @@ static enum hv_err write_efer(struct vcpu *v, uint32_t index, uint64_t value)
     }
     /* LMA follows LME and CR0.PG; writes to it are ignored. */
     hv->set_reg(v, REG_EFER, (value & ~EFER_LMA) | (old & EFER_LMA));
+    if (v->vm->software_mmu && ((old ^ value) & EFER_NXE)) {
+        softmmu_changed(v);
+    }
     return HV_OK;
 }
 
@@ -201,9 +210,30 @@ static enum hv_err read_mtrr(struct vcpu *v, uint32_t index, uint64_t *out)
     return HV_OK;
 }
 
+/* "MTRR Feature Identification" and what follows it: types that exist, no reserved bits. */
+static bool mtrr_valid(uint32_t index, uint64_t value)
+{
+    if (index == MSR_MTRR_DEF_TYPE) {
+        return !(value & ~MTRR_DEF_VALID) && valid_type(value & 0xff);
+    }
+    if (index < MSR_MTRR_FIX64K) {
+        bool is_mask = (index - MSR_MTRR_PHYSBASE(0)) % 2;
+        uint64_t reserved = is_mask ? MTRR_MASK_RESERVED : MTRR_BASE_RESERVED;
+
+        return !(value & reserved) && value >> cpu_features.phys_bits == 0 &&
+               (is_mask || valid_type(value & 0xff));
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        if (!valid_type((uint8_t)(value >> (8 * i)))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static enum hv_err write_mtrr(struct vcpu *v, uint32_t index, uint64_t value)
 {
-    if (index == MSR_MTRR_DEF_TYPE && ((value & ~MTRR_DEF_VALID) || !valid_type(value & 0xff))) {
+    if (!mtrr_valid(index, value)) {
         return HV_EPERM;
     }
     *mtrr_slot(v, index) = value;
@@ -248,7 +278,7 @@ struct msr_policy {
     msr_write_t write; /* NULL: likewise */
 };
 
-/* Ascending. */
+/* Ascending. Where the backend keeps both, the guest needs no exit. */
 static const struct msr_policy policies[] = {
     {MSR_TSC, MSR_TSC, read_tsc, write_tsc},
     {MSR_APIC_BASE, MSR_APIC_BASE, read_apic, write_apic},
@@ -327,6 +357,18 @@ enum hv_err msr_write(struct vcpu *v, uint32_t index, uint64_t value)
         return p->write(v, index, value);
     }
     return hv->set_msr(v, index, value) == HV_OK ? HV_OK : HV_EPERM;
+}
+
+void msr_open(struct vm *vm)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(policies); i++) {
+        const struct msr_policy *p = &policies[i];
+
+        for (uint32_t index = p->first; p->read == NULL && p->write == NULL && index <= p->last;
+             index++) {
+            hv->direct_msr(vm, index);
+        }
+    }
 }
 
 void msr_reset(struct vcpu *v)

@@ -185,6 +185,9 @@ void run_vcpu(struct vcpu *v)
             thread_block();
             continue;
         }
+        if (unlikely(v->vm->software_mmu) && !softmmu_ready(v)) {
+            continue;
+        }
         load(v);
         v->exit_tsc = rdtsc();
         exit.kind = EXIT_NONE;

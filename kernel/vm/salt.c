@@ -25,15 +25,33 @@ struct salt {
 static struct spinlock lock = SPINLOCK_INIT(RANK_CONFIG, "salts");
 static struct salt *salts; /* newest first; lock */
 
+/* Locked. */
 static uint32_t find(const char *text)
 {
-    uint32_t number = SALT_NONE;
-
-    spin_lock(&lock);
-    for (const struct salt *s = salts; s != NULL && number == SALT_NONE; s = s->next) {
+    for (const struct salt *s = salts; s != NULL; s = s->next) {
         if (str_equal(s->text, text)) {
-            number = s->number;
+            return s->number;
         }
+    }
+    return SALT_NONE;
+}
+
+/* Find the text, or enter it by the record `fresh`, if that is given; what is not needed of it is
+ * returned by *unused. */
+static uint32_t find_or_enter(const char *text, struct salt *fresh, struct salt **unused)
+{
+    uint32_t number;
+
+    *unused = fresh;
+    spin_lock(&lock);
+    number = find(text);
+    if (number == SALT_NONE && fresh != NULL) {
+        str_copy(fresh->text, sizeof(fresh->text), text);
+        fresh->next = salts;
+        fresh->number = salts != NULL ? salts->number + 1 : 1;
+        number = fresh->number;
+        salts = fresh;
+        *unused = NULL;
     }
     spin_unlock(&lock);
     return number;
@@ -42,23 +60,13 @@ static uint32_t find(const char *text)
 /* SALT_NONE: no memory to remember it. */
 static uint32_t number_of(const char *text)
 {
-    uint32_t number = find(text);
-    struct salt *fresh;
+    struct salt *unused;
+    uint32_t number = find_or_enter(text, NULL, &unused);
 
-    if (number != SALT_NONE) {
-        return number;
+    if (number == SALT_NONE) {
+        number = find_or_enter(text, kmalloc(sizeof(struct salt), OWNER_HOST), &unused);
+        kfree(unused);
     }
-    fresh = kmalloc(sizeof(*fresh), OWNER_HOST);
-    if (fresh == NULL) {
-        return SALT_NONE;
-    }
-    str_copy(fresh->text, sizeof(fresh->text), text);
-    spin_lock(&lock);
-    fresh->next = salts;
-    fresh->number = salts != NULL ? salts->number + 1 : 1;
-    number = fresh->number;
-    salts = fresh;
-    spin_unlock(&lock);
     return number;
 }
 

@@ -5,8 +5,7 @@
  *     min(its pages / Mem.ShareScanTime, Mem.ShareRateMax),
  *
  * all of them scaled down alike if their sum is beyond Mem.ShareScanGHz times the host's GHz, and is
- * scanned for what it has earned. While vCPUs wait for memory (memwait.h), it scans without pause
- * instead: what it merges is theirs.
+ * scanned for what it has earned. What the reclaimer asks for goes beyond that (sharing_scan_now).
  */
 #include "kernel/vm/sharing.h"
 
@@ -16,7 +15,7 @@
 #include "kernel/lib/random.h"
 #include "kernel/log.h"
 #include "kernel/options.h"
-#include "kernel/vm/memwait.h"
+#include "kernel/vm/largepages.h"
 #include "kernel/vm/vm.h"
 #include "mm/buddy.h"
 #include "mm/p2m.h"
@@ -28,7 +27,7 @@
 #define PER_MILLE 1000u
 #define PAGES_PER_MB 256u
 #define MOST_AT_ONCE 4096u /* pages of one VM in one tick */
-#define URGENT_PAGES 2048u /* likewise while vCPUs wait for memory */
+#define URGENT_PAGES 2048u /* likewise when memory is short */
 #define RESERVE_SHIFT 7u   /* 1/128 of memory for copies of shared pages */
 
 /* What each member has earned and not got, in 1/(1000 * TICKS_PER_SECOND) pages; the thread's. */
@@ -109,32 +108,52 @@ static bool scan_tick(void)
     return member != 0;
 }
 
-static void scan_urgently(void)
+uint64_t sharing_scan_now(struct p2m *p, uint64_t pages)
+{
+    struct p2m_counters before, after;
+    unsigned member = share_member(p);
+
+    p = member != 0 ? share_hold(member) : NULL;
+    if (p == NULL) {
+        return 0;
+    }
+    p2m_counters(p, &before);
+    scan_pages(p, MIN(pages, (uint64_t)URGENT_PAGES));
+    p2m_counters(p, &after);
+    share_release(member);
+    return after.merged - before.merged;
+}
+
+bool sharing_scan_all(void)
 {
     unsigned member;
+    uint64_t merged = 0;
 
+    if (options_get(OPT_SHARE_SCAN_GHZ) == 0) {
+        return false;
+    }
     for (struct p2m *p = share_next(0); p != NULL; p = share_next(member)) {
         member = share_member(p);
-        if (options_get(OPT_SHARE_SCAN_GHZ) != 0) {
-            scan_pages(p, URGENT_PAGES);
-        }
+        merged += sharing_scan_now(p, URGENT_PAGES);
         share_release(member);
-        memwait_serve();
     }
+    return merged != 0;
 }
 
 static void sharing_main(void *unused)
 {
+    uint64_t next_state_ns = 0;
+
     (void)unused;
     for (;;) {
-        uint64_t nap = TICK_NS;
+        uint64_t nap = TICK_NS, now = clock_now_ns();
 
-        if (memwait_pending()) {
-            memwait_serve();
-            scan_urgently();
-            nap = MEMWAIT_TICK_NS;
-        } else if (!scan_tick()) {
-            nap *= 5; /* nobody shares; but somebody may begin to wait */
+        if (now >= next_state_ns) {
+            next_state_ns = now + TICK_NS * TICKS_PER_SECOND;
+            largepages_tick();
+        }
+        if (!scan_tick()) {
+            nap *= TICKS_PER_SECOND; /* nobody shares */
         }
         thread_sleep_ns(nap);
     }
@@ -148,14 +167,12 @@ void sharing_start(void)
         log_error("share: no memory for its thread: pages are shared by command only");
         return;
     }
-    memwait_serving();
     thread_start(t);
 }
 
 /* ---- At the operator's word ---- */
 
-/* vm's p2m, held as a member of sharing; NULL: it is none. */
-static struct p2m *hold(struct vm *vm, unsigned *member)
+struct p2m *sharing_hold(struct vm *vm, unsigned *member)
 {
     uint64_t flags = spin_lock_irqsave(&vm->lock);
 
@@ -167,7 +184,7 @@ static struct p2m *hold(struct vm *vm, unsigned *member)
 enum hv_err sharing_scan(struct vm *vm)
 {
     unsigned member;
-    struct p2m *p = hold(vm, &member);
+    struct p2m *p = sharing_hold(vm, &member);
 
     if (p == NULL) {
         return HV_ENOENT;
@@ -180,7 +197,7 @@ enum hv_err sharing_scan(struct vm *vm)
 void sharing_stats(struct vm *vm, struct scan_stats *out)
 {
     unsigned member;
-    struct p2m *p = hold(vm, &member);
+    struct p2m *p = sharing_hold(vm, &member);
 
     *out = (struct scan_stats){0};
     if (p != NULL) {
@@ -192,7 +209,7 @@ void sharing_stats(struct vm *vm, struct scan_stats *out)
 uint64_t sharing_rate(struct vm *vm)
 {
     unsigned member;
-    struct p2m *p = hold(vm, &member);
+    struct p2m *p = sharing_hold(vm, &member);
     uint64_t rate = 0;
 
     if (p != NULL) {

@@ -5,19 +5,24 @@
  * operation claimed and no vCPU running.
  */
 #include "arch/x86_64/clock.h"
-#include "arch/x86_64/hostmap.h"
+#include "arch/x86_64/cpu.h"
 #include "arch/x86_64/irqflags.h"
 #include "arch/x86_64/msr.h"
 #include "arch/x86_64/regs.h"
-#include "boot/bootinfo.h"
 #include "kernel/devices/devices.h"
+#include "kernel/devices/vlapic.h"
+#include "kernel/lib/string.h"
 #include "kernel/log.h"
-#include "kernel/main.h"
+#include "kernel/options.h"
+#include "kernel/vm/balance.h"
+#include "kernel/vm/config_text.h"
 #include "kernel/vm/exit.h"
 #include "kernel/vm/guestmem.h"
+#include "kernel/vm/image.h"
 #include "kernel/vm/loader.h"
 #include "kernel/vm/salt.h"
 #include "mm/p2m.h"
+#include "mm/reclaim/reclaim.h"
 #include "mm/share/share.h"
 #include "mm/view.h"
 
@@ -47,8 +52,12 @@ static enum hv_err add_ram(const struct vm *vm, struct p2m *p2m)
 static void install(struct vm *vm, struct p2m *p2m, struct view *view)
 {
     struct p2m *old_p2m = vm->p2m;
-    uint64_t flags = spin_lock_irqsave(&vm->lock);
+    uint64_t flags;
 
+    if (old_p2m != NULL) {
+        reclaim_leave(old_p2m);
+    }
+    flags = spin_lock_irqsave(&vm->lock);
     vm->p2m = p2m;
     vm->view = view;
     vm->flush = p2m != NULL ? p2m_flush_domain(p2m) : NULL;
@@ -61,14 +70,38 @@ void start_free_memory(struct vm *vm)
     install(vm, NULL, NULL);
 }
 
+/* Overhead that the shadow tables may take: a sixteenth of the memory, and what a small VM needs. */
+#define SHADOW_SHARE 16u
+#define SHADOW_LEAST 1024u /* frames */
+
+static enum hv_err build_shadow(const struct vm *vm, struct p2m *p2m, struct view **view)
+{
+    struct loader_range map[MAX_RANGES];
+    unsigned nr = loader_memory_map(vm->config.memory_bytes, map, MAX_RANGES);
+    struct shadow_config cfg = {
+        .owner = vm->id,
+        .max_order = ORDER_2M,
+        .phys_bits = cpu_features.phys_bits,
+        .nx = cpu_features.nx,
+        .overhead_frames = (vm->config.memory_bytes >> PAGE_SHIFT) / SHADOW_SHARE + SHADOW_LEAST,
+    };
+
+    for (unsigned i = 0; i < nr; i++) {
+        cfg.nr_gfns = MAX(cfg.nr_gfns, (map[i].base + map[i].size) >> PAGE_SHIFT);
+    }
+    return shadow_create(p2m, &cfg, view);
+}
+
 enum hv_err start_build_memory(struct vm *vm)
 {
     const struct p2m_config cfg = {
         .owner = vm->id,
         .vm = vm,
-        .large_pages = vm->config.largepages == LARGEPAGES_AUTO,
-        .max_order = hv_caps.nested_max_order,
+        .large_pages = vm->config.largepages == LARGEPAGES_AUTO &&
+                       options_get(OPT_ALLOC_GUEST_LARGE_PAGE) != 0,
+        .max_order = vm->software_mmu ? ORDER_2M : hv_caps.nested_max_order,
         .salt = salt_of(vm),
+        .no_paging = vm->config.swap == SWAP_OFF,
     };
     struct p2m *p2m;
     struct view *view = NULL;
@@ -77,7 +110,8 @@ enum hv_err start_build_memory(struct vm *vm)
     if (err != HV_OK) {
         return err;
     }
-    err = nested_create(p2m, hv_caps.nested_format, vm->id, &view);
+    err = vm->software_mmu ? build_shadow(vm, p2m, &view)
+                           : nested_create(p2m, hv_caps.nested_format, vm->id, &view);
     if (err == HV_OK) {
         err = add_ram(vm, p2m);
     }
@@ -86,6 +120,11 @@ enum hv_err start_build_memory(struct vm *vm)
         return err;
     }
     share_join(p2m);
+    err = balance_join(vm, p2m);
+    if (err != HV_OK) {
+        p2m_destroy(p2m);
+        return err;
+    }
     install(vm, p2m, view);
     return HV_OK;
 }
@@ -133,22 +172,22 @@ static void set_entry(struct vcpu *v, const struct loader_entry *e)
 
 /* ---- Images ---- */
 
-static enum hv_err find_image(const struct vm *vm, const char *what, const char *name,
-                              struct loader_image *out)
+/* The modules that the VM names beside kernel and initrd; `text` holds their names. */
+static enum hv_err find_modules(const struct vm *vm, struct loader_request *req,
+                                char text[CONFIG_MODULES_MAX])
 {
-    const struct boot_module *m;
+    char *next = text, *args;
 
-    *out = (struct loader_image){.name = name};
-    if (name[0] == '\0') {
-        return HV_OK;
+    str_copy(text, CONFIG_MODULES_MAX, vm->config.modules);
+    for (const char *name; (name = config_next_item(&next, &args)) != NULL; req->nr_modules++) {
+        struct loader_module *m = &req->modules[req->nr_modules];
+        enum hv_err err = image_find(vm, "modules", name, &m->image);
+
+        if (err != HV_OK) {
+            return err;
+        }
+        str_copy(m->args, sizeof(m->args), args);
     }
-    m = bootinfo_module(main_boot_info(), name);
-    if (m == NULL) {
-        log_error("vm %s: %s: no boot module is called '%s'", vm->config.name, what, name);
-        return HV_ENOENT;
-    }
-    out->data = phys_ptr(HPA(m->base));
-    out->size = m->size;
     return HV_OK;
 }
 
@@ -159,7 +198,7 @@ static enum hv_err write_identity_map(struct vm *vm)
     uint32_t table[256];
     enum hv_err err = HV_OK;
 
-    if (hv_caps.unrestricted) {
+    if (hv_caps.unrestricted || vm->software_mmu) {
         return HV_OK;
     }
     for (uint32_t i = 0; i < PAGE_SIZE / sizeof(uint32_t) && err == HV_OK; i += ARRAY_SIZE(table)) {
@@ -180,11 +219,15 @@ static enum hv_err load_images(struct vm *vm)
         .tsc_khz = vm->config.identity == IDENTITY_NONE ? clock_tsc_hz() / 1000 : 0,
     };
     struct loader_entry entry;
+    char names[CONFIG_MODULES_MAX];
     gpa_t rsdp;
-    enum hv_err err = find_image(vm, "kernel", vm->config.kernel, &req.kernel);
+    enum hv_err err = image_find(vm, "kernel", vm->config.kernel, &req.kernel);
 
     if (err == HV_OK) {
-        err = find_image(vm, "initrd", vm->config.initrd, &req.initrd);
+        err = image_find(vm, "initrd", vm->config.initrd, &req.initrd);
+    }
+    if (err == HV_OK) {
+        err = find_modules(vm, &req, names);
     }
     if (err != HV_OK) {
         return err;
@@ -211,6 +254,8 @@ static enum hv_err load_images(struct vm *vm)
 
 enum hv_err start_prepare(struct vm *vm)
 {
+    /* Before their memory goes. */
+    devices_quiesce(vm);
     if (vm->used) {
         enum hv_err err = start_build_memory(vm);
 
@@ -225,5 +270,6 @@ enum hv_err start_prepare(struct vm *vm)
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
         vcpu_reset(vm->vcpus[i]);
     }
+    vlapic_virtual_wire(vm->vcpus[0]);
     return load_images(vm);
 }

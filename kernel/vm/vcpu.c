@@ -52,7 +52,7 @@ enum hv_err vcpu_create(struct vm *vm, unsigned id)
     struct vcpu *v = kmalloc(sizeof(*v), vm->id);
     char name[sizeof(v->thread->name)];
 
-    vm->vcpus[id] = v;
+    __atomic_store_n(&vm->vcpus[id], v, __ATOMIC_RELEASE);
     if (v == NULL) {
         return HV_ENOMEM;
     }
@@ -94,8 +94,12 @@ static void reset_registers(struct vcpu *v)
     v->tpr_trap = false;
     v->halted = false;
     v->wait_sipi = v->id != 0;
-    v->memory_since_ns = 0;
-    if (v->vm->view->ops->root(v->vm->view, NULL, &root) == HV_OK) {
+    v->memory_wait.since_ns = 0;
+    /* What the processor keeps under its tag comes from tables that are not in use any more. */
+    __atomic_store_n(&v->flushed_epoch, 0, __ATOMIC_RELEASE);
+    if (v->vm->software_mmu) {
+        softmmu_stale(v);
+    } else if (v->vm->view->ops->root(v->vm->view, &root) == HV_OK) {
         hv->set_root(v, root);
     }
     hv->set_tsc_offset(v, v->guest_tsc_offset);
@@ -114,9 +118,11 @@ void vcpu_reset(struct vcpu *v)
     fpu_reset(v->fpu);
     reset_registers(v);
     vlapic_reset(v);
-    v->flushed_epoch = 0;
     memset(v->fetch, 0, sizeof(v->fetch));
     __atomic_fetch_and(&v->request, VCPU_REQ_STOP, __ATOMIC_RELAXED);
+    if (v->vm->software_mmu) {
+        softmmu_reset(v);
+    }
 }
 
 void vcpu_request(struct vcpu *v, uint32_t bits)
@@ -128,7 +134,8 @@ void vcpu_request(struct vcpu *v, uint32_t bits)
         if (cpu != this_cpu()->id) {
             smp_kick(cpu);
         }
-    } else if (v->thread != thread_current()) {
+    } else {
+        /* Its own thread too: this may be an interrupt between its last look and its sleep. */
         thread_wake(v->thread);
     }
 }
@@ -144,6 +151,9 @@ void vcpu_paging(struct vcpu *v, struct guest_paging *out)
     out->cr3 = hv->get_reg(v, REG_CR3);
     out->cr4 = hv->get_reg(v, REG_CR4);
     out->efer = hv->get_reg(v, REG_EFER);
+    for (unsigned i = 0; i < ARRAY_SIZE(out->pdptr); i++) {
+        out->pdptr[i] = v->pdptr[i];
+    }
 }
 
 unsigned vcpu_cpl(struct vcpu *v)

@@ -15,9 +15,15 @@
 #include "mm/audit.h"
 #include "mm/buddy.h"
 #include "mm/p2m.h"
+#include "mm/reclaim/balloon.h"
+#include "mm/reclaim/reclaim.h"
+#include "mm/reclaim/swap.h"
 #include "mm/share/share.h"
 #include "mm/slab.h"
 #include "mm/view.h"
+
+#define RESTART_LINES 16u
+#define RESTART_LINES_NS 1000000000ull /* then one more in each */
 
 static struct spinlock list_lock = SPINLOCK_INIT(RANK_VM_LIST, "vm list");
 static struct list vms = LIST_INIT(vms);
@@ -162,12 +168,16 @@ static unsigned refs_of(struct vm *vm)
 
 static enum hv_err build(struct vm *vm)
 {
-    enum hv_err err = start_build_memory(vm);
+    enum hv_err err = balloon_create(vm->id, &vm->balloon);
 
+    if (err == HV_OK) {
+        err = start_build_memory(vm);
+    }
     if (err == HV_OK) {
         err = hv->vm_init(vm);
     }
     if (err == HV_OK) {
+        msr_open(vm);
         err = cpuid_create(vm);
     }
     if (err == HV_OK) {
@@ -187,9 +197,12 @@ static enum hv_err build(struct vm *vm)
  * raise interrupts. */
 static void take_apart(struct vm *vm)
 {
-    /* A scan flushes, and a flush looks at the vCPUs: no scan may begin, and none be under way. */
+    devices_quiesce(vm);
+    /* Scans and samples flush, and a flush looks at the vCPUs: none may begin or be under way. */
     if (vm->p2m != NULL) {
+        reclaim_leave(vm->p2m);
         share_leave(vm->p2m);
+        swap_leave(vm->p2m);
     }
     devices_destroy(vm);
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
@@ -202,6 +215,19 @@ static void take_apart(struct vm *vm)
     cpuid_destroy(vm);
     hv->vm_fini(vm);
     start_free_memory(vm);
+    balloon_destroy(vm->balloon);
+}
+
+static enum hv_err choose_mmu(struct vm *vm)
+{
+    vm->software_mmu =
+        vm->config.mmu == MMU_SOFTWARE || (vm->config.mmu == MMU_AUTO && !hv_caps.nested_paging);
+    if (vm->software_mmu ? hv_caps.software_mmu : hv_caps.nested_paging) {
+        return HV_OK;
+    }
+    log_error("vm %s: mmu: this processor has no %s", vm->config.name,
+              vm->software_mmu ? "way to run guests on shadow tables" : "nested paging");
+    return HV_ENOTSUP;
 }
 
 enum hv_err vm_create(const struct vm_config *cfg, struct vm **out)
@@ -214,11 +240,15 @@ enum hv_err vm_create(const struct vm_config *cfg, struct vm **out)
     vm->config = *cfg;
     vm->nr_vcpus = MIN(MAX(cfg->vcpus, 1u), (unsigned)VM_MAX_VCPUS);
     vm->state = VM_STOPPED;
+    ratelimit_init(&vm->restart_lines, RESTART_LINES, RESTART_LINES_NS);
     list_init(&vm->node);
     spin_init(&vm->lock, RANK_VM, "vm");
     waitq_init(&vm->state_wait);
 
-    enum hv_err err = take_id(vm);
+    enum hv_err err = choose_mmu(vm);
+    if (err == HV_OK) {
+        err = take_id(vm);
+    }
     if (err != HV_OK) {
         kfree(vm);
         return err;
@@ -278,6 +308,6 @@ uint64_t vm_overhead_bytes(struct vm *vm)
     struct view_stats s;
 
     vm_memory_counters(vm, &c, &s);
-    return (c.overhead + s.tables) * PAGE_SIZE + kmalloc_bytes(vm->id) + sizeof(*vm) +
-           vm->nr_vcpus * STACK_SIZE;
+    return (c.overhead + s.tables + devices_frames(vm)) * PAGE_SIZE + kmalloc_bytes(vm->id) +
+           sizeof(*vm) + (vm->nr_vcpus + vm->nr_virtio) * STACK_SIZE;
 }

@@ -6,23 +6,28 @@
 
 #include "kernel/lib/err.h"
 #include "kernel/lib/list.h"
+#include "kernel/lib/ratelimit.h"
 #include "kernel/lib/spinlock.h"
 #include "kernel/sched/sched.h"
 #include "kernel/sched/timer.h"
 #include "kernel/sched/wait.h"
 #include "kernel/vm/backend.h"
 #include "kernel/vm/config.h"
+#include "kernel/vm/memstat.h"
 #include "mm/flush.h"
+#include "mm/shadow/shadow.h"
 #include "mm/types.h"
 
 #define VM_MAX_VCPUS 16
 
 struct cpuid_table;
 struct fpu_state;
+struct balloon;
 struct p2m;
 struct view;
 struct vlapic;
 struct vioapic;
+struct vpic;
 struct bus;
 struct guestconsole;
 struct vuart;
@@ -85,15 +90,24 @@ struct vcpu {
     bool wait_sipi;  /* after INIT (application processors) */
     uint8_t sipi_vector;
 
-    struct fetch_walk fetch[NR_FETCH_WALKS]; /* by low bits of the page number */
+    struct fetch_walk fetch[NR_FETCH_WALKS]; /* by low bits of page and address space */
 
     unsigned id; /* 0 .. vm->nr_vcpus-1; also the APIC id */
     struct thread *thread;
-    unsigned cpu;              /* processor it is loaded on (valid while in_guest or loaded) */
-    bool loaded;               /* its state is in that processor; the thread's */
-    bool was_reset;            /* what the processor still holds of it is void */
-    struct fpu_state *fpu;     /* arch/x86_64/fpu.h; also holds the guest's XCR0 */
-    uint64_t memory_since_ns;  /* since when it waits for memory, 0: it does not (memwait.c) */
+    unsigned cpu;               /* processor it is loaded on (valid while in_guest or loaded) */
+    bool loaded;                /* its state is in that processor; the thread's */
+    bool was_reset;             /* what the processor still holds of it is void */
+    struct fpu_state *fpu;      /* arch/x86_64/fpu.h; also holds the guest's XCR0 */
+    uint64_t stalled_ns;        /* waiting for memory and pages, so far (atomic) */
+    struct memory_wait {        /* its last wait for memory (memwait.c) */
+        uint64_t since_ns;      /* 0: none */
+        uint64_t until_ns;      /* when it ended */
+        uint64_t hope_ns;       /* when there was hope last */
+        uint64_t gpa, rip, rcx; /* what it was for */
+        bool turn;              /* it is this vCPU's turn to take a frame */
+    } memory_wait;
+    struct shadow_cpu shadow;  /* software MMU only: kernel/vm/softmmu.c */
+    uint64_t pdptr[4];         /* likewise: PAE's top-level entries as the guest loaded them */
     uint64_t guest_tsc_offset; /* guest TSC = host TSC + this */
     struct {                   /* kernel/vm/msr.c */
         uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_var[16], misc_enable, tsc_adjust, tsc_aux;
@@ -109,6 +123,7 @@ struct vcpu {
 #define VCPU_REQ_INIT 0x4u  /* INIT received */
 #define VCPU_REQ_SIPI 0x8u  /* start-up message received */
 #define VCPU_REQ_NMI 0x10u
+#define VCPU_REQ_MMU 0x20u /* the root of the shadow tables is out of date (softmmu.c) */
 
 struct vm {
     uint32_t id; /* 1.. ; owner id in the frame table; never reused while frames remain */
@@ -129,19 +144,30 @@ struct vm {
 
     unsigned nr_vcpus;
     struct vcpu *vcpus[VM_MAX_VCPUS];
+    bool
+        software_mmu; /* its view is a shadow view (mm/shadow/shadow.h); constant from vm_init on */
     struct p2m *p2m;
     struct view *view;
     struct flush_domain *flush;
+    struct balloon *balloon;   /* kernel/vm/ballooning.h; as long as the VM */
     void *vendor;              /* the vendor's per-VM data (bitmaps) */
     struct cpuid_table *cpuid; /* kernel/vm/cpuid.c; constant */
 
     struct bus *bus; /* ports and MMIO: kernel/devices/bus.h */
     struct vioapic *ioapic;
+    struct vpic *pic;
+    uint32_t intr;              /* atomic: output of the 8259 pair (kernel/devices/vpic.h) */
+    uint32_t hpet_is_legacy;    /* atomic: the HPET drives ISA interrupts 0 and 8 */
     struct vm_devices *devices; /* the rest: kernel/devices/devices.h */
+    unsigned nr_virtio;         /* kernel/devices/vmmio.h; constant once built */
     struct guestconsole *console;
-    uint64_t tsc_offset; /* common to all vCPUs: guest TSC starts near 0 */
-    uint64_t started_ns, stopped_ns;
-    uint64_t restarts;
+    uint64_t tsc_offset;   /* common to all vCPUs: guest TSC starts near 0 */
+    bool admitted;         /* kernel/vm/admission.h; atomic */
+    uint64_t sampled_ns;   /* its clock for sampling; the balancing thread's */
+    uint64_t brought_back; /* pages swapped in and decompressed when that looked last; likewise */
+    uint64_t started_ns;   /* host clock, of the last start or restart (atomic) */
+    struct ratelimit restart_lines; /* of the log, in ns: a guest may reset itself without end */
+    struct memstat_past past;       /* kernel/vm/memstat.c; its lock */
 };
 
 /* --- life cycle (thread context, no locks held, may sleep) --- */
@@ -165,11 +191,24 @@ enum hv_err vm_destroy(struct vm *vm) __must_check;
 void vm_stop_request(struct vm *vm, enum stop_reason reason, uint32_t code, const char *fmt, ...)
     __printf_like(4, 5);
 
+/* Pause the VM, if it runs, because of something that may pass; logs "vm NAME: paused: ...". Any thread,
+ * its vCPUs' own too; the vCPUs leave the loop a moment later. */
+void vm_pause_request(struct vm *vm, const char *fmt, ...) __printf_like(2, 3);
+
 /* Find by name (NULL if none) and take a reference; walk all VMs with a reference on each. */
 struct vm *vm_find(const char *name);
 void vm_put(struct vm *vm);
 void vm_for_each(bool (*fn)(struct vm *vm, void *arg), void *arg);
 
+/* True once no vCPU will run before the next start: device timers need not go on. Any context. */
+static inline bool vm_has_ended(const struct vm *vm)
+{
+    enum vm_state s = __atomic_load_n(&vm->state, __ATOMIC_RELAXED);
+
+    return s == VM_STOPPED || s == VM_DYING;
+}
+
+/* "running", ... */
 const char *vm_state_name(enum vm_state s);
 /* One line such as "powered off", "triple fault at rip ...", "exited with code 1". */
 void vm_describe_stop(const struct vm *vm, char *buf, size_t len);

@@ -246,10 +246,10 @@ void pt_fill(struct pt *pt, uint64_t *slot, unsigned level, uint64_t entry)
     entry_store(slot, entry);
 }
 
-void pt_clear(struct pt *pt, uint64_t *slot, unsigned level)
+void pt_clear(struct pt *pt, uint64_t *slot)
 {
     if (is_present(pt, __atomic_exchange_n(slot, 0, __ATOMIC_ACQ_REL))) {
-        pt->leaves[level]--;
+        pt->leaves[0]--;
     }
 }
 
@@ -466,6 +466,18 @@ static void change_leaf(struct pt *pt, uint64_t *slot, unsigned level, uint32_t 
     }
 }
 
+void pt_unmap_slot(struct pt *pt, uint64_t *slot, struct flush_batch *batch)
+{
+    slot_replace(pt, slot, 0, 0, batch);
+}
+
+void pt_protect_slot(struct pt *pt, uint64_t *slot, uint32_t perm, struct flush_batch *batch)
+{
+    if (is_present(pt, entry_load(slot))) {
+        change_leaf(pt, slot, 0, perm, batch);
+    }
+}
+
 static void change_range(struct pt *pt, uint64_t *table, unsigned level, uint64_t va, uint64_t last,
                          uint32_t perm, struct flush_batch *batch)
 {
@@ -502,20 +514,37 @@ void pt_protect(struct pt *pt, uint64_t va, uint64_t size, uint32_t perm, struct
     change_range(pt, root_table(pt), pt->fmt->levels - 1, va, va + size - 1, perm, batch);
 }
 
-bool pt_age(struct pt *pt, uint64_t va, struct flush_batch *batch)
+/* Test and clear the accessed bits of a leaf, or of all leaves below a table. */
+static bool age_entry(struct pt *pt, uint64_t *slot, unsigned level)
+{
+    uint64_t entry = entry_load(slot);
+    bool used = false;
+
+    if (is_present(pt, entry) && is_table(pt, entry, level)) {
+        uint64_t *table = entry_child(pt, entry);
+
+        for (unsigned i = 0; i < PT_ENTRIES; i++) {
+            used |= age_entry(pt, &table[i], level - 1);
+        }
+        return used;
+    }
+    return is_present(pt, entry) && (entry & pt->fmt->accessed) != 0 &&
+           (__atomic_fetch_and(slot, ~pt->fmt->accessed, __ATOMIC_ACQ_REL) & pt->fmt->accessed);
+}
+
+bool pt_age(struct pt *pt, uint64_t va, unsigned order, struct flush_batch *batch)
 {
     unsigned level;
-    uint64_t *slot = walk(pt, va, 0, &level);
-    uint64_t accessed = pt->fmt->accessed;
+    uint64_t *slot = walk(pt, va, order / LEVEL_ORDER, &level);
 
     if (!is_present(pt, entry_load(slot))) {
         return false;
     }
-    if (accessed == 0) {
+    if (pt->fmt->accessed == 0) {
         slot_replace(pt, slot, level, 0, batch);
         return true;
     }
-    if (!(__atomic_fetch_and(slot, ~accessed, __ATOMIC_ACQ_REL) & accessed)) {
+    if (!age_entry(pt, slot, level)) {
         return false;
     }
     if (!MUTANT(age_without_flush)) {

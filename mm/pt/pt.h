@@ -129,9 +129,9 @@ void pt_unmap(struct pt *pt, uint64_t va, uint64_t size, struct flush_batch *bat
 void pt_protect(struct pt *pt, uint64_t va, uint64_t size, uint32_t perm,
                 struct flush_batch *batch);
 
-/* Was the leaf at va used since it was last asked (or entered)? Formats without accessed bits drop
- * the leaf instead: the next use faults it in again. */
-bool pt_age(struct pt *pt, uint64_t va, struct flush_batch *batch);
+/* Was the leaf at va, or any smaller one in its block of `order`, used since it was last asked (or
+ * entered)? Formats without accessed bits drop what is there instead: the next use faults it in again. */
+bool pt_age(struct pt *pt, uint64_t va, unsigned order, struct flush_batch *batch);
 
 /* Call fn for every leaf in ascending order until it returns false; false if it did. */
 bool pt_visit(const struct pt *pt, bool (*fn)(const struct pt_leaf *leaf, void *ctx), void *ctx);
@@ -146,5 +146,8 @@ uint64_t *pt_slot(struct pt *pt, uint64_t va, unsigned level);
 uint64_t pt_leaf_bits(const struct pt_format *fmt, unsigned order, struct pt_attr attr);
 /* Enter a leaf at `level` where nothing, or the same leaf with fewer rights, stood. */
 void pt_fill(struct pt *pt, uint64_t *slot, unsigned level, uint64_t entry);
-/* Remove the leaf at `level`, if there is one; the caller flushes. */
-void pt_clear(struct pt *pt, uint64_t *slot, unsigned level);
+/* Remove the leaf of level 0, if there is one; the caller flushes. */
+void pt_clear(struct pt *pt, uint64_t *slot);
+/* pt_unmap and pt_protect of one slot of level 0. */
+void pt_unmap_slot(struct pt *pt, uint64_t *slot, struct flush_batch *batch);
+void pt_protect_slot(struct pt *pt, uint64_t *slot, uint32_t perm, struct flush_batch *batch);

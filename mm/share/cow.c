@@ -10,10 +10,12 @@
  */
 #include "mm/share/cow.h"
 
+#include "kernel/lib/mutant.h"
 #include "mm/buddy.h"
 #include "mm/env.h"
 #include "mm/frame.h"
 #include "mm/p2m_internal.h"
+#include "mm/reclaim/reclaim.h"
 #include "mm/share/hash.h"
 #include "mm/share/index.h"
 #include "mm/share/share.h"
@@ -41,7 +43,6 @@ static void count_broken(struct p2m *p, const struct p2m_entry *e)
     p->count.consumed++;
     if (e->state == P2M_SHARED) {
         p->count.shared--;
-        p->changes++;
     } else {
         p->count.zero--;
     }
@@ -61,6 +62,7 @@ static enum hv_err keep_frame(struct p2m *p, gfn_t gfn, uint32_t access, struct 
     ok = p2m_same(e) && index_claim(mfn);
     if (ok) {
         count_broken(p, e);
+        p->changes++;
         buddy_retype(mfn, FRAME_GUEST, p->owner);
         frame_of(mfn)->gfn = gfn.n;
         p2m_change(e, written_word(e, mfn, access));
@@ -107,6 +109,9 @@ static bool enter_copy(struct p2m *p, gfn_t gfn, mfn_t copy, uint32_t access, st
     }
     e->mfn = copy;
     count_broken(p, &was);
+    if (was.state == P2M_SHARED) {
+        p2m_let_go(p, 1);
+    }
     return true;
 }
 
@@ -125,22 +130,25 @@ static enum hv_err break_copy(struct p2m *p, gfn_t gfn, mfn_t copy, uint32_t acc
     if (p2m_same(e)) {
         err = enter_copy(p, gfn, copy, access, e, &batch) ? HV_OK : HV_EAGAIN;
     }
-    if (err == HV_OK && !fast) {
-        flush_batch_touch(&batch);
-    }
     spin_unlock(&p->lock);
     if (err != HV_OK) {
         return err;
     }
     if (fast) {
-        env_flush_local(&p->domain);
+        if (!MUTANT(local_break_without_flush)) {
+            env_flush_local(&p->domain);
+        }
         if (mfn_valid(old)) {
             index_put_fast(old);
+            p2m_dropped(p, 1);
         }
     } else {
-        flush_batch_commit(&batch);
+        if (!MUTANT(break_without_flush)) {
+            flush_batch_commit(&batch);
+        }
         if (mfn_valid(old)) {
             index_put(old);
+            p2m_dropped(p, 1);
         }
     }
     return HV_OK;
@@ -200,7 +208,7 @@ bool cow_nominate(struct p2m *p, gfn_t gfn, struct p2m_entry *e, struct flush_ba
     ok = p2m_same(e) && e->writable && e->order == ORDER_4K && p2m_pin_record(e)->refs == 0;
     if (ok) {
         p2m_change(e, word_next(e->seq, KIND_NOMINATED, e->mfn));
-        if (p->view != NULL) {
+        if (p->view != NULL && !MUTANT(nominate_without_protect)) {
             p->view->ops->protect(p->view, gfn, 1, b);
         }
     }
@@ -208,9 +216,7 @@ bool cow_nominate(struct p2m *p, gfn_t gfn, struct p2m_entry *e, struct flush_ba
     return ok;
 }
 
-/* Nobody wrote since the page was nominated, and nobody holds it; p2m locked. If it is merely held,
- * it is plainly private afterwards. */
-static bool still_nominated(struct p2m_entry *e)
+bool cow_still_nominated(struct p2m_entry *e)
 {
     if (!p2m_same(e)) {
         return false;
@@ -229,7 +235,7 @@ bool cow_merge(struct p2m *p, gfn_t gfn, struct p2m_entry *e, mfn_t with, struct
     mfn_t old = e->mfn;
 
     spin_lock(&p->lock);
-    if (still_nominated(e)) {
+    if (cow_still_nominated(e)) {
         ok = is_zero ? hash_is_zero(env_frame_ptr(old))
                      : hash_same(env_frame_ptr(old), env_frame_ptr(with));
         if (!ok) {
@@ -241,6 +247,7 @@ bool cow_merge(struct p2m *p, gfn_t gfn, struct p2m_entry *e, mfn_t with, struct
         e->mfn = with;
         p->count.consumed--;
         p->count.merged++;
+        reclaim_note_page(p->owner, gfn, PAGE_MERGED, is_zero ? 0 : index_refs(with));
         if (is_zero) {
             p->count.zero++;
         } else {
@@ -250,34 +257,62 @@ bool cow_merge(struct p2m *p, gfn_t gfn, struct p2m_entry *e, mfn_t with, struct
         if (p->view != NULL) {
             p->view->ops->drop(p->view, gfn, 1, b);
         }
-        flush_batch_free(b, old, ORDER_4K);
+        flush_batch_free_block(b, old, ORDER_4K);
     }
     spin_unlock(&p->lock);
     return ok;
 }
 
-bool cow_promote(struct p2m *p, struct p2m_entry *e, uint64_t key)
+/* p2m locked, the page nominated, its contents those of `key`. */
+static enum hv_err make_shared(struct p2m *p, struct p2m_entry *e, uint64_t key)
 {
     mfn_t mfn = e->mfn;
-    bool ok = false;
+    uint64_t gfn = frame_of(mfn)->gfn;
+    enum hv_err err;
+
+    buddy_retype(mfn, FRAME_SHARED, OWNER_HOST);
+    err = index_add(key, p->salt, mfn, 2);
+    if (err == HV_OK) {
+        p2m_change(e, word_next(e->seq, P2M_SHARED, mfn));
+        p->count.consumed--;
+        p->count.shared++;
+        p->changes++;
+    } else {
+        buddy_retype(mfn, FRAME_GUEST, p->owner);
+        frame_of(mfn)->gfn = gfn;
+    }
+    return err;
+}
+
+enum hv_err cow_promote(struct p2m *p, struct p2m_entry *e, uint64_t key)
+{
+    enum hv_err err = HV_EBUSY;
 
     spin_lock(&p->lock);
-    if (still_nominated(e)) {
-        buddy_retype(mfn, FRAME_SHARED, OWNER_HOST);
-        ok = index_add(key, p->salt, mfn, 2) == HV_OK;
-        if (ok) {
-            p2m_change(e, word_next(e->seq, P2M_SHARED, mfn));
-            p->count.consumed--;
-            p->count.shared++;
-            p->changes++;
-        } else {
-            uint64_t gfn = frame_of(mfn)->gfn;
-
-            buddy_retype(mfn, FRAME_GUEST, p->owner);
-            frame_of(mfn)->gfn = gfn;
+    if (cow_still_nominated(e)) {
+        err = HV_ENOENT;
+        if (index_key(hash_page(env_frame_ptr(e->mfn)), p->salt) == key) {
+            err = make_shared(p, e, key);
+        }
+        if (err != HV_OK) {
             make_private(e);
         }
     }
     spin_unlock(&p->lock);
-    return ok;
+    return err;
+}
+
+void cow_evict(struct p2m *p, gfn_t gfn, struct p2m_entry *e, enum p2m_state state, uint64_t place,
+               struct flush_batch *b)
+{
+    mfn_t old = e->mfn;
+
+    p2m_change(e, word_next(e->seq, state, MFN(place)));
+    e->mfn = MFN_NONE;
+    p->count.granted--;
+    p->count.consumed--;
+    if (p->view != NULL) {
+        p->view->ops->drop(p->view, gfn, 1, b);
+    }
+    flush_batch_free_block(b, old, ORDER_4K);
 }

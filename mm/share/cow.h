@@ -3,7 +3,7 @@
  * The transitions of one page between private and shared; the p2m's words change here. Merging takes
  * two steps, so that a batch of pages costs two flushes: nominate, which write-protects; then, after
  * the flush, compare with the frame to merge with and change over, if nobody wrote. Private to mm/:
- * the p2m breaks, the scan merges.
+ * the p2m breaks, the scan merges, mm/reclaim evicts.
  */
 #pragma once
 
@@ -33,6 +33,15 @@ bool cow_nominate(struct p2m *p, gfn_t gfn, struct p2m_entry *e,
  */
 bool cow_merge(struct p2m *p, gfn_t gfn, struct p2m_entry *e, mfn_t with,
                struct flush_batch *b) __must_check;
-/* Make the nominated page's own frame a shared one, known by `key`, with a second reference for the
- * caller. False: somebody wrote, or the index has no room; the page is plainly private. */
-bool cow_promote(struct p2m *p, struct p2m_entry *e, uint64_t key) __must_check;
+/* If the nominated page's contents have this key, now that nobody can write them, make its own frame a
+ * shared one with a second reference for the caller. Otherwise the page is plainly private again.
+ * HV_EBUSY: somebody wrote, or holds it. HV_ENOENT: the key is another. HV_ENOMEM: the index is full. */
+enum hv_err cow_promote(struct p2m *p, struct p2m_entry *e, uint64_t key) __must_check;
+
+/* Nobody wrote since the page was nominated, and nobody holds it; p locked. If it is merely held, it is
+ * plainly private afterwards. */
+bool cow_still_nominated(struct p2m_entry *e) __must_check;
+/* The page, still nominated, loses its frame, which goes into the batch: its contents are at `place` in
+ * `state` from now on. p locked. */
+void cow_evict(struct p2m *p, gfn_t gfn, struct p2m_entry *e, enum p2m_state state, uint64_t place,
+               struct flush_batch *b);

@@ -11,19 +11,36 @@
 #include <xxhash.h>
 
 #define WORDS (PAGE_SIZE / sizeof(uint64_t))
+#define LINE 64u
+#define PREFETCH_LINES 8u /* what follows the processor fetches ahead by itself */
+#define ALIKE_STEP 31u    /* words; odd, so that no column of a table goes unseen */
 
 #ifdef BALLAST_HOST
 uint64_t hash_weaken = UINT64_MAX;
 #endif
 
+static uint64_t seed; /* constant once pages are hashed */
+
+void hash_set_seed(uint64_t value)
+{
+    seed = value;
+}
+
 uint64_t hash_page(const void *page)
 {
-    uint64_t hash = XXH64(page, PAGE_SIZE, 0);
+    uint64_t hash = XXH64(page, PAGE_SIZE, seed);
 
 #ifdef BALLAST_HOST
     hash &= hash_weaken;
 #endif
     return hash;
+}
+
+void hash_prefetch(const void *page)
+{
+    for (unsigned i = 0; i < PREFETCH_LINES; i++) {
+        __builtin_prefetch((const char *)page + i * LINE);
+    }
 }
 
 bool hash_is_zero(const void *page)
@@ -37,6 +54,18 @@ bool hash_is_zero(const void *page)
         }
     }
     return true;
+}
+
+bool hash_alike(const void *a, const void *b)
+{
+    const uint64_t *x = a;
+    const uint64_t *y = b;
+    uint64_t differ = 0;
+
+    for (unsigned i = 0; i < WORDS; i += ALIKE_STEP) {
+        differ |= x[i] ^ y[i];
+    }
+    return differ == 0;
 }
 
 bool hash_same(const void *a, const void *b)

@@ -15,13 +15,15 @@
 
 #define CHUNK_SHIFT 14u
 #define CHUNK_ENTRIES (1u << CHUNK_SHIFT) /* 256 KiB */
-#define FRAMES_PER_BUCKET 4u
+#define FRAMES_PER_BUCKET 2u
 #define LINK_MASK 0x7fffffffu
 #define LINK_HINT 0x80000000u
 #define HINT_KEY_SHIFT 20u
 #define HINT_GFN_LOW (BIT(HINT_KEY_SHIFT) - 1)
 #define EVICT_LOOKS 64u /* entries looked at for one hint that can go */
 #define PURGE_SLICE 4096u
+#define FIND_LOOKS \
+    128u /* entries of a bucket looked at, however many a guest has managed to put there */
 
 struct entry {
     uint64_t a;
@@ -275,12 +277,27 @@ uint64_t index_key(uint64_t hash, uint32_t salt)
     return hash ^ (uint64_t)salt * 0x9e3779b97f4a7c15ULL;
 }
 
+void index_prefetch_bucket(uint64_t key)
+{
+    __builtin_prefetch(bucket_of(key));
+}
+
+void index_prefetch_entry(uint64_t key)
+{
+    spin_lock(&share_lock);
+    uint32_t at = *bucket_of(key);
+    if (at != 0) {
+        __builtin_prefetch(entry_of(at - 1));
+    }
+    spin_unlock(&share_lock);
+}
+
 void index_find(uint64_t key, uint32_t salt, const struct index_page *self, struct index_hit *hit)
 {
     hit->found = INDEX_NOTHING;
     hit->self = false;
     spin_lock(&share_lock);
-    for (uint32_t at = *bucket_of(key); at != 0;) {
+    for (uint32_t at = *bucket_of(key), looks = FIND_LOOKS; at != 0 && looks > 0; looks--) {
         const struct entry *e = entry_of(at - 1);
 
         at = e->link & LINK_MASK;

@@ -59,6 +59,9 @@ uint64_t index_key(uint64_t hash, uint32_t salt);
 /* Room for `nr` entries without eviction, as far as bound and memory allow. No lock held. */
 void index_make_room(unsigned nr);
 
+/* The key will be looked for soon: first its bucket, then, once that is there, an entry. */
+void index_prefetch_bucket(uint64_t key);
+void index_prefetch_entry(uint64_t key);
 /* Look for pages like `self`, whose contents have this key, in its salt. A shared frame is preferred
  * to a hint, the youngest hint to others. */
 void index_find(uint64_t key, uint32_t salt, const struct index_page *self, struct index_hit *hit);
@@ -86,6 +89,7 @@ bool index_claim(mfn_t mfn) __must_check;
 uint32_t index_refs(mfn_t mfn);
 uint32_t index_salt(mfn_t mfn);
 
+/* Takes share_lock. */
 void index_stats(struct index_stats *out);
 /* Walk the table and compare with its counters; logs disagreements. */
 bool index_audit(void);

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The scan; see scan.h. One scan at a time in the whole host (share_scan_enter).
+ * The scan; see scan.h. One slice at a time in the whole host (share_scan_enter); between two, others
+ * scan or audit, and a member may leave.
  *
- * The order of a pass over n pages is a bijection of [0, 2^k), 2^k >= n, whose results of n and more
- * are left out: a multiplicative congruential step of full period, then a fold of the upper half into
- * the lower, which is weak in such sequences.
+ * A pass goes over runs of 16 pages, because processors fetch ahead what is read in order (nearly three
+ * times as fast as single pages at random). The order of n runs is a bijection of [0, 2^k), 2^k >= n,
+ * whose results of n and more are left out: a multiplicative congruential step of full period, then a
+ * fold of the upper half into the lower, which is weak in such sequences.
  */
 #include "mm/share/scan.h"
 
+#include "kernel/lib/mutant.h"
 #include "kernel/lib/rng.h"
 #include "mm/env.h"
 #include "mm/p2m_internal.h"
@@ -18,14 +21,22 @@
 #include "mm/slab.h"
 
 #define SLICE 32u
-#define RELAX_PAGES 4u /* hashed between two looks at what else is to do */
+#define RUN_PAGES 16u
+#define GROUP 8u /* pages looked at between two looks at what else is to do */
 
-struct share_scan {
-    uint64_t nr_pages; /* of the pass */
+/* A walk over all pages. */
+struct pass {
+    uint64_t nr_pages;
     unsigned bits;
     uint64_t multiplier, increment;
-    uint64_t at, left; /* state of the sequence, steps until it closes; 0: no pass under way */
+    uint64_t at, left;  /* state of the sequence, steps until it closes */
+    uint64_t page, end; /* of the run: the next page, the first one behind */
     uint64_t under_large;
+};
+
+/* Changed by who has the right to scan. */
+struct share_scan {
+    struct pass pass; /* of scan_pages */
     struct scan_stats stats;
 };
 
@@ -38,11 +49,24 @@ struct candidate {
     bool nominated;
 };
 
+/* The page that is looked at, pinned. */
+struct look {
+    gfn_t gfn;
+    struct p2m_entry e;
+    void *page;
+    bool small; /* by itself, not a piece of a large page */
+    bool zero;
+    uint64_t key;
+};
+
 struct slice {
     struct p2m *p;
-    struct share_scan *s;
-    bool all; /* hot pages too */
-    unsigned nr;
+    struct pass *pass;
+    struct scan_stats *stats;
+    bool all;   /* hot pages too */
+    bool offer; /* leave no hints: the pages are about to go */
+    unsigned nr, nr_looks;
+    struct look look[GROUP];
     struct candidate c[SLICE];
 };
 
@@ -58,7 +82,7 @@ void scan_destroy(struct share_scan *s)
 
 /* ---- The order ---- */
 
-static void pass_begin(struct p2m *p, struct share_scan *s)
+static void pass_begin(struct p2m *p, struct pass *s)
 {
     struct rng rng;
 
@@ -67,7 +91,7 @@ static void pass_begin(struct p2m *p, struct share_scan *s)
         s->nr_pages += p->ram[i].nr;
     }
     s->bits = 2;
-    while (BIT(s->bits) < s->nr_pages) {
+    while (BIT(s->bits) * RUN_PAGES < s->nr_pages) {
         s->bits++;
     }
     rng_seed(&rng, share_next_seed());
@@ -76,37 +100,50 @@ static void pass_begin(struct p2m *p, struct share_scan *s)
     s->increment = rng_next(&rng) | 1;
     s->at = rng_next(&rng) & (BIT(s->bits) - 1);
     s->left = BIT(s->bits);
+    s->page = s->end = 0;
     s->under_large = 0;
 }
 
-/* The next page of the pass. False: it is over. */
-static bool pass_next(struct p2m *p, struct share_scan *s, gfn_t *gfn)
+/* Over, or none was begun. */
+static bool pass_over(const struct pass *s)
 {
-    uint64_t mask = BIT(s->bits) - 1;
+    return s->left == 0 && s->page == s->end;
+}
 
+/* False: there is no further run. */
+static bool next_run(struct pass *s)
+{
     while (s->left != 0) {
-        uint64_t n = s->at ^ (s->at >> (s->bits / 2));
+        uint64_t run = s->at ^ (s->at >> (s->bits / 2));
 
-        s->at = (s->at * s->multiplier + s->increment) & mask;
+        s->at = (s->at * s->multiplier + s->increment) & (BIT(s->bits) - 1);
         s->left--;
-        if (n >= s->nr_pages) {
-            continue;
-        }
-        for (unsigned i = 0; i < p->nr_ram; i++) {
-            if (n < p->ram[i].nr) {
-                *gfn = gfn_add(p->ram[i].first, n);
-                return true;
-            }
-            n -= p->ram[i].nr;
+        if (run * RUN_PAGES < s->nr_pages) {
+            s->page = run * RUN_PAGES;
+            s->end = MIN(s->page + RUN_PAGES, s->nr_pages);
+            return true;
         }
     }
     return false;
 }
 
-static void pass_end(struct share_scan *s)
+/* The next page of the pass. False: it is over. */
+static bool pass_next(struct p2m *p, struct pass *s, gfn_t *gfn)
 {
-    s->stats.passes++;
-    s->stats.under_large = s->under_large;
+    uint64_t n;
+
+    if (s->page == s->end && !next_run(s)) {
+        return false;
+    }
+    n = s->page++;
+    for (unsigned i = 0; i < p->nr_ram; i++) {
+        if (n < p->ram[i].nr) {
+            *gfn = gfn_add(p->ram[i].first, n);
+            return true;
+        }
+        n -= p->ram[i].nr;
+    }
+    return false;
 }
 
 /* ---- One page ---- */
@@ -116,7 +153,8 @@ static bool is_hot(struct slice *w, struct p2m_entry *e)
 {
     uint64_t heat = word_heat(e->seq);
 
-    if (likely(heat == 0) || w->all) {
+    /* Of large pages the word says how cold they are. */
+    if (likely(heat == 0) || e->order != ORDER_4K || w->all) {
         return false;
     }
     spin_lock(&w->p->lock);
@@ -126,63 +164,78 @@ static bool is_hot(struct slice *w, struct p2m_entry *e)
         p2m_change(e, (value & ~HEAT_MASK) | (heat - 1) << HEAT_SHIFT);
     }
     spin_unlock(&w->p->lock);
-    w->s->stats.hot++;
+    w->stats->hot++;
     return true;
 }
 
-/* Does the hinted page still have these contents? Describes it. */
-static bool verify(struct p2m *p, gfn_t gfn, uint64_t key, struct p2m_entry *e)
+/*
+ * Does the hinted page look like `page` still? Describes it. Of a page that is going to be promoted,
+ * which hashes it, a glance is enough, to spare pages that changed the write protection.
+ */
+static bool resembles(struct p2m *p, gfn_t gfn, const void *page, bool small, struct p2m_entry *e)
 {
     bool same;
-    void *page;
+    void *hinted;
 
-    if (!p2m_pin_private(p, gfn, e, &page)) {
+    if (!p2m_pin_private(p, gfn, e, &hinted)) {
         return false;
     }
-    same = index_key(hash_page(page), p->salt) == key;
-    p2m_put(p, gfn, page);
+    same = small && e->order == ORDER_4K ? hash_alike(hinted, page) : hash_same(hinted, page);
+    p2m_unpin_private(p, gfn, e, hinted);
     return same;
 }
 
-/* Write-protect the page behind a verified hint and make its frame a shared one. */
-static bool promote(struct p2m *p, gfn_t gfn, uint64_t key, struct p2m_entry *e)
+/* Write-protect the page behind a hint and make its frame a shared one, if it has the key. */
+static enum hv_err promote(struct p2m *p, gfn_t gfn, uint64_t key, struct p2m_entry *e)
 {
     struct flush_batch batch;
 
     flush_batch_init(&batch, &p->domain);
     if (!cow_nominate(p, gfn, e, &batch)) {
-        return false;
+        return HV_EBUSY;
     }
-    flush_batch_commit(&batch);
+    if (!MUTANT(promote_without_flush)) {
+        flush_batch_commit(&batch);
+    }
     return cow_promote(p, e, key);
 }
 
 enum hint_result { HINT_STALE, HINT_BUSY, HINT_UNDER_LARGE, HINT_PROMOTED };
 
-/* Follow a hint; HINT_PROMOTED: *with is a shared frame with a reference for us. */
-static enum hint_result follow_hint(struct slice *w, const struct index_page *page, uint64_t key,
-                                    bool small, mfn_t *with)
+static enum hint_result result_of(enum hv_err promotion)
 {
-    struct p2m *other = share_hold(page->member);
+    if (promotion == HV_OK) {
+        return HINT_PROMOTED;
+    }
+    return promotion == HV_ENOENT ? HINT_STALE : HINT_BUSY;
+}
+
+/* Follow a hint; HINT_PROMOTED: *with is a shared frame with a reference for us. */
+static enum hint_result follow_hint(struct slice *w, const struct look *l,
+                                    const struct index_page *hint, mfn_t *with)
+{
+    bool own = hint->member == w->p->member;
+    struct p2m *other = own ? w->p : share_hold(hint->member);
     enum hint_result result = HINT_STALE;
     struct p2m_entry e;
 
-    if (other != NULL && other->salt == w->p->salt && verify(other, page->gfn, key, &e)) {
+    if (other != NULL && other->salt == w->p->salt &&
+        resembles(other, hint->gfn, l->page, l->small, &e)) {
         *with = e.mfn;
-        if (e.order != ORDER_4K || !small) {
+        if (e.order != ORDER_4K || !l->small) {
             result = HINT_UNDER_LARGE;
         } else {
-            result = promote(other, page->gfn, key, &e) ? HINT_PROMOTED : HINT_BUSY;
+            result = result_of(promote(other, hint->gfn, l->key, &e));
         }
     }
-    if (other != NULL) {
-        share_release(page->member);
+    if (other != NULL && !own) {
+        share_release(hint->member);
     }
     if (result == HINT_STALE) {
-        w->s->stats.stale++;
+        w->stats->stale++;
     }
     if (result == HINT_STALE || result == HINT_PROMOTED) {
-        index_unhint(key, page);
+        index_unhint(l->key, hint);
     }
     return result;
 }
@@ -193,59 +246,96 @@ static void add_candidate(struct slice *w, gfn_t gfn, const struct p2m_entry *e,
 }
 
 /* A private page with this key: find its like, or leave a hint. */
-static void look_up(struct slice *w, gfn_t gfn, const struct p2m_entry *e, uint64_t key)
+static void look_up(struct slice *w, const struct look *l)
 {
-    const struct index_page self = {w->p->member, gfn};
-    bool small = e->order == ORDER_4K;
+    const struct index_page self = {w->p->member, l->gfn};
     struct index_hit hit;
     enum hint_result result = HINT_STALE;
 
-    index_find(key, w->p->salt, &self, &hit);
+    index_find(l->key, w->p->salt, &self, &hit);
     if (hit.found == INDEX_HINT) {
-        result = follow_hint(w, &hit.page, key, small, &hit.mfn);
+        result = follow_hint(w, l, &hit.page, &hit.mfn);
         if (result == HINT_PROMOTED) {
             hit.found = INDEX_SHARED;
         } else if (result == HINT_UNDER_LARGE) {
-            w->s->under_large += !small;
+            w->pass->under_large += !l->small;
         }
     }
-    if (hit.found == INDEX_SHARED && small) {
-        add_candidate(w, gfn, e, hit.mfn);
+    if (hit.found == INDEX_SHARED && l->small) {
+        add_candidate(w, l->gfn, &l->e, hit.mfn);
     } else if (hit.found == INDEX_SHARED) {
         index_put(hit.mfn);
-        w->s->under_large++;
-    } else if (!hit.self && (small || result == HINT_STALE)) {
+        w->pass->under_large++;
+    } else if (!w->offer && !hit.self && (l->small || result == HINT_STALE)) {
         /* Also if the hinted page cannot be merged with just now: another one may come. */
-        index_hint(key, &self);
+        index_hint(l->key, &self);
     }
 }
 
-static void look(struct slice *w, gfn_t gfn)
-{
-    struct p2m *p = w->p;
-    struct p2m_entry e;
-    bool is_zero;
-    uint64_t key = 0;
-    void *page;
+/* ---- A group of pages ---- */
 
-    w->s->stats.pages++;
-    p2m_query(p, gfn, &e);
-    if (e.state != P2M_PRIVATE || is_hot(w, &e) || !p2m_pin_private(p, gfn, &e, &page)) {
+/* Hold the page if it is to be looked at. */
+static void collect(struct slice *w, gfn_t gfn)
+{
+    struct look *l = &w->look[w->nr_looks];
+
+    w->stats->pages++;
+    if (!p2m_pin_private(w->p, gfn, &l->e, &l->page)) {
         return;
     }
-    is_zero = hash_is_zero(page);
-    if (!is_zero) {
-        key = index_key(hash_page(page), p->salt);
-        w->s->stats.hashed++;
+    if (is_hot(w, &l->e)) {
+        p2m_unpin_private(w->p, gfn, &l->e, l->page);
+        return;
     }
-    p2m_put(p, gfn, page);
-    if (!is_zero) {
-        look_up(w, gfn, &e, key);
-    } else if (e.order == ORDER_4K) {
-        add_candidate(w, gfn, &e, share_zero_frame);
+    l->gfn = gfn;
+    l->small = l->e.order == ORDER_4K;
+    hash_prefetch(l->page);
+    w->nr_looks++;
+}
+
+static void hash_look(struct slice *w, struct look *l)
+{
+    l->zero = hash_is_zero(l->page);
+    if (!l->zero) {
+        l->key = index_key(hash_page(l->page), w->p->salt);
+        index_prefetch_bucket(l->key);
+        w->stats->hashed++;
+    }
+}
+
+static void finish_look(struct slice *w, const struct look *l)
+{
+    if (!l->zero) {
+        look_up(w, l);
+    } else if (l->small) {
+        add_candidate(w, l->gfn, &l->e, share_zero_frame);
     } else {
-        w->s->under_large++;
+        w->pass->under_large++;
     }
+    p2m_unpin_private(w->p, l->gfn, &l->e, l->page);
+}
+
+/* Step by step for all pages that were collected: what one waits for of memory, the others fill. */
+static void look_at_group(struct slice *w)
+{
+    for (unsigned i = 0; i < w->nr_looks; i++) {
+        hash_look(w, &w->look[i]);
+    }
+    for (unsigned i = 0; i < w->nr_looks; i++) {
+        if (!w->look[i].zero) {
+            index_prefetch_entry(w->look[i].key);
+        }
+    }
+    for (unsigned i = 0; i < w->nr_looks; i++) {
+        finish_look(w, &w->look[i]);
+    }
+    w->nr_looks = 0;
+}
+
+/* May another group be looked at? */
+static bool has_room(const struct slice *w)
+{
+    return w->nr + GROUP <= SLICE;
 }
 
 /* ---- A slice ---- */
@@ -260,7 +350,9 @@ static void nominate_all(struct slice *w)
 
         c->nominated = cow_nominate(w->p, c->gfn, &c->e, &batch);
     }
-    flush_batch_commit(&batch);
+    if (!MUTANT(merge_without_flush)) {
+        flush_batch_commit(&batch);
+    }
 }
 
 static void merge_all(struct slice *w)
@@ -272,10 +364,10 @@ static void merge_all(struct slice *w)
         struct candidate *c = &w->c[i];
 
         if (c->nominated && cow_merge(w->p, c->gfn, &c->e, c->with, &batch)) {
-            w->s->stats.merged++;
+            w->stats->merged++;
             continue;
         }
-        w->s->stats.differed++;
+        w->stats->differed++;
         if (c->with.n != share_zero_frame.n) {
             index_put(c->with);
         }
@@ -284,62 +376,113 @@ static void merge_all(struct slice *w)
     w->nr = 0;
 }
 
-/* Visit at most nr pages; returns how many, 0 when the pass is over. */
+/* Visit at most nr pages; returns how many. */
 static uint64_t run_slice(struct slice *w, uint64_t nr)
 {
-    uint64_t hashed = w->s->stats.hashed;
     uint64_t visited = 0;
     gfn_t gfn;
 
+    share_scan_enter();
+    if (pass_over(w->pass)) {
+        pass_begin(w->p, w->pass);
+    }
     index_make_room(2 * SLICE);
-    while (visited < nr && w->nr < SLICE && pass_next(w->p, w->s, &gfn)) {
-        visited++;
-        look(w, gfn);
-        if (w->s->stats.hashed - hashed >= RELAX_PAGES) {
-            hashed = w->s->stats.hashed;
-            env_relax();
+    while (visited < nr && has_room(w) && !pass_over(w->pass)) {
+        while (visited < nr && w->nr_looks < GROUP && pass_next(w->p, w->pass, &gfn)) {
+            visited++;
+            collect(w, gfn);
         }
+        look_at_group(w);
+        env_relax();
     }
     nominate_all(w);
     merge_all(w);
+    if (pass_over(w->pass)) {
+        w->stats->passes++;
+        w->stats->under_large = w->pass->under_large;
+    }
+    share_scan_leave();
     index_reap();
     env_relax();
     return visited;
 }
 
-static void run(struct p2m *p, uint64_t nr, bool all)
+/* Candidates are written before they are read. */
+static void slice_init(struct slice *w, struct p2m *p, struct pass *pass, bool all)
 {
-    struct slice w = {.p = p, .s = p->scan, .all = all};
+    w->p = p;
+    w->pass = pass;
+    w->stats = &p->scan->stats;
+    w->all = all;
+    w->offer = false;
+    w->nr = 0;
+    w->nr_looks = 0;
+}
 
-    if (all || w.s->left == 0) {
-        pass_begin(p, w.s);
-    }
-    while (nr > 0) {
-        uint64_t done = run_slice(&w, MIN(nr, (uint64_t)(2 * SLICE)));
+void scan_range(struct p2m *p, gfn_t first, uint64_t nr)
+{
+    struct slice w;
 
-        nr -= done;
-        if (w.s->left == 0) {
-            pass_end(w.s);
-            if (all || w.s->nr_pages == 0) {
-                return;
+    slice_init(&w, p, &p->scan->pass, false);
+    for (uint64_t done = 0; done < nr && !share_is_leaving(p->member);) {
+        share_scan_enter();
+        index_make_room(2 * SLICE);
+        while (done < nr && has_room(&w)) {
+            for (; done < nr && w.nr_looks < GROUP; done++) {
+                collect(&w, gfn_add(first, done));
             }
-            pass_begin(p, w.s);
+            look_at_group(&w);
         }
+        nominate_all(&w);
+        merge_all(&w);
+        share_scan_leave();
+        env_relax();
     }
+}
+
+void scan_offer(struct p2m *p, const gfn_t *gfn, unsigned nr)
+{
+    struct slice w;
+
+    if (p->member == 0 || share_is_leaving(p->member) || !share_scan_try_enter()) {
+        return;
+    }
+    slice_init(&w, p, &p->scan->pass, true);
+    w.offer = true;
+    index_make_room(nr);
+    for (unsigned i = 0; i < nr && has_room(&w);) {
+        for (; i < nr && w.nr_looks < GROUP; i++) {
+            collect(&w, gfn[i]);
+        }
+        look_at_group(&w);
+    }
+    nominate_all(&w);
+    merge_all(&w);
+    share_scan_leave();
 }
 
 void scan_pages(struct p2m *p, uint64_t nr)
 {
-    share_scan_enter();
-    run(p, nr, false);
-    share_scan_leave();
+    struct slice w;
+
+    slice_init(&w, p, &p->scan->pass, false);
+    while (nr > 0 && !share_is_leaving(p->member)) {
+        nr -= run_slice(&w, MIN(nr, (uint64_t)(2 * SLICE)));
+        if (w.pass->nr_pages == 0) {
+            break;
+        }
+    }
 }
 
 void scan_all(struct p2m *p)
 {
-    share_scan_enter();
-    run(p, UINT64_MAX, true);
-    share_scan_leave();
+    struct pass pass = {.left = 0};
+    struct slice w;
+
+    slice_init(&w, p, &pass, true);
+    do {
+        (void)run_slice(&w, 2 * SLICE);
+    } while (!pass_over(&pass) && !share_is_leaving(p->member));
 }
 
 void scan_stats(struct p2m *p, struct scan_stats *out)

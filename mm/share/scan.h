@@ -2,8 +2,9 @@
 /*
  * The scan: which pages are looked at, in which order, and what becomes of them.
  *
- * Each pass visits every page of a VM's RAM once, in an order drawn anew for each pass, so that pages
- * of different VMs, or a guest's own walk through its memory, cannot fall in step with it. A page is
+ * Each pass visits every page of a VM's RAM once, in runs of a few neighbours whose order is drawn anew
+ * for each pass, so that pages of different VMs, or a guest's own walk through its memory, cannot fall in
+ * step with it. A page is
  * looked at in this order:
  *
  *     not private, or pinned                     nothing
@@ -42,4 +43,9 @@ struct scan_stats {
 void scan_pages(struct p2m *p, uint64_t nr);
 /* One whole pass over p now, hot pages included, whatever the rates. */
 void scan_all(struct p2m *p);
+/* Look at nr pages from first on now; for a region that was just split. */
+void scan_range(struct p2m *p, gfn_t first, uint64_t nr);
+/* Look at up to 32 pages that are to lose their frames: those that can be shared are. Does nothing
+ * while another scan runs. */
+void scan_offer(struct p2m *p, const gfn_t *gfn, unsigned nr);
 void scan_stats(struct p2m *p, struct scan_stats *out);

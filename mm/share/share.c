@@ -10,11 +10,13 @@
 #include "mm/env.h"
 #include "mm/frame.h"
 #include "mm/p2m_internal.h"
+#include "mm/share/hash.h"
 #include "mm/share/index.h"
 #include "mm/share/share_internal.h"
 #include "mm/slab.h"
 
 #define AUDIT_TRIES 8u
+#define SEVERAL 0xffffu
 
 struct spinlock share_lock = SPINLOCK_INIT(RANK_SHARE, "share");
 mfn_t share_zero_frame = {UINT64_MAX};
@@ -27,7 +29,11 @@ static struct {
 static unsigned nr_members;
 static struct rng rng;
 
-static bool scanning; /* atomic: the right to scan is taken */
+/* p2ms that left and still have pages on shared frames; how many ever left. share_lock. */
+static uint64_t orphans, leaves;
+
+/* The right to scan: the next one's place in the queue, and whose turn it is (atomic). */
+static uint32_t scan_next, scan_turn;
 
 enum hv_err share_init(uint64_t nr_frames)
 {
@@ -57,6 +63,7 @@ void share_seed(uint64_t seed)
 {
     spin_lock(&share_lock);
     rng_seed(&rng, seed);
+    hash_set_seed(rng_next(&rng));
     spin_unlock(&share_lock);
 }
 
@@ -114,10 +121,13 @@ void share_leave(struct p2m *p)
     }
     /* The number stays taken until the hints are gone: they name it. */
     spin_lock(&share_lock);
-    members[member].p2m = NULL;
+    __atomic_store_n(&members[member].p2m, NULL, __ATOMIC_RELAXED);
     members[member].users++;
     nr_members--;
+    orphans++;
+    leaves++;
     spin_unlock(&share_lock);
+    p->orphan = true;
     while (users_of(member) > 1) {
         env_relax();
     }
@@ -128,6 +138,21 @@ void share_leave(struct p2m *p)
     spin_unlock(&share_lock);
     scan_destroy(p->scan);
     p->scan = NULL;
+}
+
+void share_gone(struct p2m *p)
+{
+    if (p->orphan) {
+        spin_lock(&share_lock);
+        orphans--;
+        spin_unlock(&share_lock);
+        p->orphan = false;
+    }
+}
+
+bool share_is_leaving(unsigned member)
+{
+    return __atomic_load_n(&members[member].p2m, __ATOMIC_RELAXED) == NULL;
 }
 
 /* share_lock held. */
@@ -192,14 +217,24 @@ static void for_each_member(void (*fn)(struct p2m *p, void *arg), void *arg)
 
 void share_scan_enter(void)
 {
-    while (__atomic_exchange_n(&scanning, true, __ATOMIC_ACQUIRE)) {
+    uint32_t place = __atomic_fetch_add(&scan_next, 1, __ATOMIC_RELAXED);
+
+    while (__atomic_load_n(&scan_turn, __ATOMIC_ACQUIRE) != place) {
         env_relax();
     }
 }
 
+bool share_scan_try_enter(void)
+{
+    uint32_t place = __atomic_load_n(&scan_turn, __ATOMIC_ACQUIRE);
+
+    return __atomic_compare_exchange_n(&scan_next, &place, place + 1, false, __ATOMIC_ACQUIRE,
+                                       __ATOMIC_RELAXED);
+}
+
 void share_scan_leave(void)
 {
-    __atomic_store_n(&scanning, false, __ATOMIC_RELEASE);
+    __atomic_store_n(&scan_turn, scan_turn + 1, __ATOMIC_RELEASE);
 }
 
 /* ---- Numbers ---- */
@@ -235,10 +270,15 @@ void share_stats(struct share_stats *out)
 
 struct recount {
     uint32_t *refs; /* by entry */
+    uint16_t *by;   /* by entry: the member that stands on it, or SEVERAL */
+    uint64_t frames, several;
     uint32_t nr;
     uint64_t changes; /* of all members */
+    uint64_t loose;   /* references that no page accounts for, of p2ms that left too */
     uint64_t pins;    /* on shared frames and the zero frame */
     uint64_t extra;   /* references that no page accounts for */
+    mfn_t wrong;      /* a frame whose count is wrong, if nothing changed meanwhile */
+    uint32_t wrong_refs, wrong_pages;
     bool ok;
 };
 
@@ -249,7 +289,17 @@ static void count_changes(struct p2m *p, void *arg)
     spin_lock(&p->lock);
     r->changes += p->changes;
     r->pins += p->shared_pins;
+    r->loose += __atomic_load_n(&p->loose, __ATOMIC_ACQUIRE);
     spin_unlock(&p->lock);
+}
+
+static void count_all_changes(struct recount *r)
+{
+    for_each_member(count_changes, r);
+    spin_lock(&share_lock);
+    r->changes += leaves;
+    r->loose += orphans;
+    spin_unlock(&share_lock);
 }
 
 static void count_node(struct recount *r, const struct p2m *p, uint64_t word, unsigned level)
@@ -275,6 +325,8 @@ static void count_node(struct recount *r, const struct p2m *p, uint64_t word, un
                 r->ok = false;
             }
             r->refs[entry]++;
+            r->by[entry] =
+                (uint16_t)(r->by[entry] == 0 || r->by[entry] == p->member ? p->member : SEVERAL);
         }
     }
 }
@@ -294,11 +346,13 @@ static void compare_refs(mfn_t mfn, uint32_t entry, void *arg)
 
     /* Readers' pins are not told apart by frame. */
     if (refs < counted || refs == 0 || refs - counted > r->pins) {
-        env_log("audit: shared frame %#llx has %u references, %u pages stand on it",
-                (unsigned long long)mfn.n, refs, counted);
-        r->ok = false;
+        r->wrong = mfn;
+        r->wrong_refs = refs;
+        r->wrong_pages = counted;
     }
     r->extra += refs - counted;
+    r->frames++;
+    r->several += entry < r->nr && r->by[entry] == SEVERAL;
 }
 
 static bool recount_refs(struct recount *r)
@@ -307,41 +361,54 @@ static bool recount_refs(struct recount *r)
 
     for (uint32_t i = 0; i < r->nr; i++) {
         r->refs[i] = 0;
+        r->by[i] = 0;
     }
     r->extra = 0;
+    r->wrong = MFN_NONE;
+    r->frames = 0;
+    r->several = 0;
     r->ok = true;
     index_reap();
-    for_each_member(count_changes, &before);
+    count_all_changes(&before);
     for_each_member(count_refs, r);
     r->pins = before.pins;
     spin_lock(&share_lock);
     index_for_each_shared(compare_refs, r);
     spin_unlock(&share_lock);
-    for_each_member(count_changes, &after);
-    return before.changes == after.changes && before.pins == after.pins;
+    count_all_changes(&after);
+    return before.changes == after.changes && before.pins == after.pins && before.loose == 0;
 }
 
-bool share_audit(bool *certain)
+bool share_audit(struct share_recount *out)
 {
     struct recount r = {.ok = true};
     bool ok;
 
-    *certain = true;
+    *out = (struct share_recount){.certain = true};
     if (!mfn_valid(share_zero_frame)) {
         return true;
     }
     share_scan_enter();
     ok = index_audit();
     r.nr = index_nr_entries();
-    r.refs = r.nr != 0 ? kmalloc(r.nr * sizeof(*r.refs), OWNER_HOST) : NULL;
-    *certain = r.nr == 0;
-    for (unsigned i = 0; i < AUDIT_TRIES && r.refs != NULL && !*certain; i++) {
-        *certain = recount_refs(&r);
+    r.refs = kmalloc(r.nr * sizeof(*r.refs), OWNER_HOST);
+    r.by = kmalloc(r.nr * sizeof(*r.by), OWNER_HOST);
+    out->certain = false;
+    for (unsigned i = 0; i < AUDIT_TRIES && r.refs && r.by && !out->certain; i++) {
+        out->certain = recount_refs(&r);
         env_relax();
     }
     kfree(r.refs);
+    kfree(r.by);
     share_scan_leave();
-    if (*certain && (!r.ok || r.extra > r.pins)) {
+    out->frames = r.frames;
+    out->several = r.several;
+    if (out->certain && mfn_valid(r.wrong)) {
+        env_log("audit: shared frame %#llx has %u references, %u pages stand on it",
+                (unsigned long long)r.wrong.n, r.wrong_refs, r.wrong_pages);
+        ok = false;
+    }
+    if (out->certain && (!r.ok || r.extra > r.pins)) {
         env_log("audit: references to shared frames disagree (%llu without a page, %llu pins)",
                 (unsigned long long)r.extra, (unsigned long long)r.pins);
         ok = false;

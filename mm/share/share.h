@@ -24,7 +24,7 @@ extern mfn_t share_zero_frame;
 enum hv_err share_init(uint64_t nr_frames) __must_check;
 /* For tests: nobody is a member any more. */
 void share_fini(void);
-/* Seed of the order in which pages are scanned, from the next pass on. */
+/* Seed of hashes and of the order in which pages are scanned; before the first page is scanned. */
 void share_seed(uint64_t seed);
 
 /* Let p's pages be shared from now on; its RAM and view are there. Nothing happens when there are
@@ -32,6 +32,8 @@ void share_seed(uint64_t seed);
 void share_join(struct p2m *p);
 /* Waits until no scan uses p; its hints go, its shared pages stay shared. Idempotent. No lock held. */
 void share_leave(struct p2m *p);
+/* p, which left, stands on no shared frame any more: the audit can be certain again. */
+void share_gone(struct p2m *p);
 
 /* A member by number, kept from leaving until share_release. NULL: none. */
 struct p2m *share_hold(unsigned member) __must_check;
@@ -52,9 +54,15 @@ struct share_stats {
 /* Numbers of this moment; while guests run they may be a few pages apart. */
 void share_stats(struct share_stats *out);
 
+struct share_recount {
+    bool certain;    /* references were compared; else guests changed too much meanwhile, or one was
+                      * being taken apart */
+    uint64_t frames; /* shared frames; `several`: those on which several members stand */
+    uint64_t several;
+};
 /*
  * Recount all references to shared frames from the members' p2ms, and the index. Logs disagreements;
- * false if there are any. Guests may run: what changes meanwhile is counted again, a few times; then
- * *certain is false and references were not compared. No lock held; no scan runs meanwhile.
+ * false if there are any. Guests may run: what changes meanwhile is counted again, a few times. No
+ * lock held; no scan runs meanwhile.
  */
-bool share_audit(bool *certain);
+bool share_audit(struct share_recount *out);

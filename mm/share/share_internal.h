@@ -14,9 +14,13 @@ extern struct spinlock share_lock;
 #define SHARE_NO_SALT UINT64_MAX
 uint64_t share_member_salt(unsigned member);
 
-/* One scan or audit at a time: waits, relaxing. No lock held. */
+/* The right to look for equal pages: one scan's slice or audit at a time, in the order in which they
+ * asked; waits, relaxing. No lock held. */
 void share_scan_enter(void);
+bool share_scan_try_enter(void) __must_check;
 void share_scan_leave(void);
+/* Somebody waits for this held member to be released: the scan ends early. */
+bool share_is_leaving(unsigned member);
 
 /* The next seed of a scan's pass. */
 uint64_t share_next_seed(void);

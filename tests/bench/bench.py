@@ -1,16 +1,18 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""bench.py BUILD [qemu|bochs [guest|linux]]: Ballast's instruction counts beside KVM's and Xen's.
+"""bench.py BUILD [qemu|bochs|shadow|bochs-shadow [guest|linux]]: Ballast's instruction counts beside
+KVM's and Xen's.
 
 Boots Ballast with the bench guest, on one processor of which one tick of the TSC is one instruction:
-in QEMU (TCG, EPYC with SVM) or in Bochs (Skylake with VMX). In QEMU a Linux guest's whole boot is then
-compared with the same boot directly on the emulator. Prints a table and writes BUILD/bench.csv, where
-the other emulator's rows are kept. Bars are data: bars.csv; peers: peer-figures.csv. Exits with 1 when
+in QEMU (TCG, EPYC with SVM) or in Bochs (Skylake with VMX), and in both again on the software MMU. In
+QEMU a Linux guest's whole boot is then compared with the same boot directly on the emulator. Prints a
+table and writes BUILD/bench.csv, where the others' rows are kept. Bars are data: bars.csv; peers: peer-figures.csv. Exits with 1 when
 a bar does not hold or its row is missing.
 """
 import csv
 import os
 import re
+import subprocess
 import sys
 from collections import namedtuple
 
@@ -22,12 +24,20 @@ BOCHS_CPU = "corei7_skylake_x"
 PROMPT = "ballast> "
 LINUX_ROW = "linux boot to power-off, ratio to direct boot x1000"
 
+BALANCE_ROW = "sampling and balancing 10 VMs, part of all instructions x1000000"
+BALANCED_VMS = 10
+BALANCED_FROM, BALANCED_SECONDS = 10, 60
+
 # Guest runs: name, rows= on its command line, keys of its section, and whether a failure is one.
 GUEST_RUNS = [
     ("bench4k", "basic,4k,pt", {"largepages": "off"}, True),
     ("bench2m", "2m", {"largepages": "auto"}, True),
-    ("benchsmp", "smp", {"vcpus": "2"}, False),
+    ("benchsmp", "smp", {"vcpus": "2"}, True),
 ]
+
+# The same with the software MMU; the peers ran on one processor there.
+SHADOW_RUNS = [(name + "s", rows, {**keys, "mmu": "software"}, needed)
+               for name, rows, keys, needed in GUEST_RUNS if name != "benchsmp"]
 
 # Direct boots see the processor as a guest of Ballast does, so that Linux takes the same decisions.
 DIRECT_CPU = "EPYC,-svm,-monitor,-mce,-mca"
@@ -36,8 +46,10 @@ LINUX_CMDLINE = "console=ttyS0 quiet name=linux run=poweroff"
 # Name in bench.csv, the peers' columns in peer-figures.csv, what can be run.
 Machine = namedtuple("Machine", "name kvm xen parts")
 MACHINES = {
-    "qemu": Machine("svm-npt", "svm_kvm_npt", "svm_xen_hap", ("guest", "linux")),
+    "qemu": Machine("svm-npt", "svm_kvm_npt", "svm_xen_hap", ("guest", "share", "sample", "swap", "linux")),
     "bochs": Machine("vmx-ept", "vmx_kvm_ept", None, ("guest",)),
+    "shadow": Machine("svm-shadow", "svm_kvm_shadow", None, ("guest",)),
+    "bochs-shadow": Machine("vmx-shadow", "vmx_kvm_shadow", None, ("guest",)),
 }
 
 
@@ -70,7 +82,7 @@ def parse_rows(text):
 
 def start(emu, build, name, members):
     """The emulator with Ballast and these modules in it."""
-    if emu == "bochs":
+    if emu.startswith("bochs"):
         return Bochs(BOCHS_CPU, build + "/ballast.elf", members, 600, log_path(build, name))
     return Qemu(qemu_args(build, name, members), 300, log_path(build, name))
 
@@ -82,6 +94,92 @@ def run_guest(emu, build, name, rows, keys):
     members = {"ballast.conf": conf.encode(), "bench.elf": read(build + "/guests/bench.elf")}
     with start(emu, build, name, members) as machine:
         machine.wait("bench: done")
+        return parse_rows(machine.text)
+
+
+def run_share(build):
+    """Rows of page sharing: the hypervisor's own, and a guest's writes to merged pages."""
+    off = "seed = 1\nMem.ShareScanGHz = 0\n"
+    args = qemu_args(build, "benchshare0", {"ballast.conf": off.encode()})
+    with Qemu([*args, "-append", "bench=share"], 300, log_path(build, "benchshare0")) as machine:
+        machine.wait("bench share: done")
+        rows = parse_rows(machine.text)
+    conf = off + section("bench", {
+        "memory": "512M", "kernel": "bench.elf", "output": "log", "largepages": "off",
+        "cmdline": '"name=bench rows=share"'})
+    members = {"ballast.conf": conf.encode(), "bench.elf": read(build + "/guests/bench.elf")}
+    with start("qemu", build, "benchshare", members) as machine:
+        machine.wait("bench: share")
+        machine.send("share scan bench\r")
+        machine.wait("bench: done")
+        rows.update(parse_rows(machine.text))
+    return rows
+
+
+def run_soft_fault(build, emu):
+    """Row of touches of pages that are being watched, where sampling takes their translations."""
+    conf = "seed = 1\nMem.ShareScanGHz = 0\nMem.SampleMethod = fault\n" \
+           "Mem.SamplePeriod = 1\nMem.SampleSize = 480\n"
+    conf += section("bench", {"memory": "512M", "kernel": "bench.elf", "output": "log",
+                              "largepages": "off", "cmdline": '"name=bench rows=sample"'})
+    members = {"ballast.conf": conf.encode(), "bench.elf": read(build + "/guests/bench.elf")}
+    with start(emu, build, "benchsample", members) as machine:
+        machine.wait("bench: done")
+        return parse_rows(machine.text)
+
+
+def balancing_ms(machine):
+    """The balancing thread's time on the processor, in ms."""
+    at = len(machine.text)
+    machine.send("threads\r")
+    found = machine.wait(r"\nbalance +\w+ +\d+ +\d+ +(\d+)\.(\d+)s", at)
+    return int(found[1] + found[2])
+
+
+def run_balance(build):
+    """What sampling and balancing of ten VMs takes of a processor's time, all options as they come. The
+    VMs use little of it themselves: while nobody runs, the emulator lets time jump, and what the
+    thread executes of a second's instructions stays the same."""
+    conf = "seed = 1\n"
+    for i in range(BALANCED_VMS):
+        conf += section("vm%d" % i, {
+            "memory": "64M", "kernel": "wset.elf", "output": "log",
+            "cmdline": '"name=vm%d script=rate_500;touch_32M_random_10m"' % i})
+    members = {"ballast.conf": conf.encode(), "wset.elf": read(build + "/guests/wset.elf")}
+    stamp = r"\[ *(\d+)\.(\d{3})\d*\] \[vm"
+    with start("qemu", build, "benchbalance", members) as machine:
+        machine.wait(r"wset: t=%d\." % BALANCED_FROM)
+        used = balancing_ms(machine)
+        begin = machine.wait(stamp, len(machine.text))
+        machine.wait(r"wset: t=%d\." % (BALANCED_FROM + BALANCED_SECONDS))
+        end = re.findall(stamp, machine.text)[-1]
+        used = balancing_ms(machine) - used
+        passed = int("".join(end)) - int(begin[1] + begin[2])
+        return round(used * 1000000 / passed)
+
+
+def run_sample(build, emu):
+    """Rows of sampling and balancing."""
+    rows = run_soft_fault(build, emu)
+    rows[BALANCE_ROW] = run_balance(build)
+    return rows
+
+
+def native_swap(build):
+    """Nanoseconds of this machine for the rows of swapping."""
+    out = subprocess.run([os.path.join(build, "tests", "bench", "native_swap")], check=True,
+                         capture_output=True, text=True).stdout
+    print("%-62s %s" % ("row (native time, median)", "ns"))
+    for name, ns in re.findall(r'"([^"]+)",(\d+)', out):
+        print("%-62s %s" % (name, ns))
+
+
+def run_swap(build):
+    """Rows of swapping: the hypervisor's own, without a guest."""
+    conf = "seed = 1\nswap = off\nswap.encrypt = off\nMem.ShareScanGHz = 0\n"
+    args = qemu_args(build, "benchswap", {"ballast.conf": conf.encode()})
+    with Qemu([*args, "-append", "bench=swap"], 300, log_path(build, "benchswap")) as machine:
+        machine.wait("bench swap: done")
         return parse_rows(machine.text)
 
 
@@ -188,13 +286,32 @@ def main():
     ours = {}
     ok = True
     if "guest" in parts:
-        for name, rows, keys, needed in GUEST_RUNS:
+        for name, rows, keys, needed in SHADOW_RUNS if "shadow" in emu else GUEST_RUNS:
             try:
                 for row, value in run_guest(emu, build, name, rows, keys).items():
                     ours.setdefault(row, value)
             except Failure as failure:
                 print("bench: %s: %s" % (name, failure), file=sys.stderr)
                 ok = ok and not needed
+    if "share" in parts:
+        try:
+            ours.update(run_share(build))
+        except Failure as failure:
+            print("bench: share: %s" % failure, file=sys.stderr)
+            ok = False
+    if "sample" in parts:
+        try:
+            ours.update(run_sample(build, emu))
+        except Failure as failure:
+            print("bench: sample: %s" % failure, file=sys.stderr)
+            ok = False
+    if "swap" in parts:
+        try:
+            native_swap(build)
+            ours.update(run_swap(build))
+        except Failure as failure:
+            print("bench: swap: %s" % failure, file=sys.stderr)
+            ok = False
     if "linux" in parts:
         try:
             ours[LINUX_ROW] = run_linux(build)

@@ -8,6 +8,7 @@ kept in BUILD/tests/boot/NAME.log, which a failure names.
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -51,6 +52,10 @@ def ovmf():
         if os.path.exists(path):
             return path
     pytest.skip("no OVMF firmware (Debian package ovmf)")
+
+
+class EmulatorCrash(Exception):
+    """The emulator died of a segmentation fault, which no machine in it should be able to bring about."""
 
 
 class Machine:
@@ -116,6 +121,11 @@ class Machine:
             self.log.flush()
             with open(self.log_path, encoding="utf-8", errors="replace") as f:
                 tail = f.read()[-2500:]
+            if isinstance(e, pexpect.EOF):
+                self.child.close()
+                if signal.SIGSEGV in (self.child.signalstatus, (self.child.exitstatus or 0) - 128):
+                    raise EmulatorCrash("the emulator itself crashed; log %s ends:\n%s" %
+                                        (self.log_path, tail)) from None
             pytest.fail("%s while waiting for %r; log %s ends:\n%s" %
                         (type(e).__name__, pattern, self.log_path, tail), pytrace=False)
 
@@ -173,6 +183,11 @@ class Machine:
                 pytest.fail("never logged: %r; see %s" % (missing[:3], self.log_path), pytrace=False)
             time.sleep(0.5)
             self.command("version")
+
+    def wait_text(self, pattern, timeout=None):
+        """Until the pattern has come over the serial port, without a word to the machine."""
+        if not re.search(pattern, self.text()):
+            self.expect(pattern, timeout)
 
     def poweroff(self):
         """Leave by the shell; the emulator must end by itself."""

@@ -7,8 +7,9 @@
             ... on["vms"] ...
 
 makes the tests svm_many and vmx_many. The keys are arguments of the platform's machine, sizes that the
-scenario asks for, and `long` for what runs in `make test-all` only. A list of such values makes a
-test of each, told apart by its processor. A scenario without a platform says why in its docstring.
+scenario asks for, `mmu` for the kind that each VM has (shadow_X then runs on the processor of X, which has
+nested paging), and `long` for what runs in `make test-all` only. A list of such values makes a
+test of each, told apart by its processor, or by the key `id`. A scenario without a platform says why in its docstring.
 """
 
 import re
@@ -25,6 +26,9 @@ PLATFORMS = {
     "svm": (Machine, "EPYC,+svm"),
     "vmx": (BochsMachine, "corei7_skylake_x"),
     "svm_bochs": (BochsMachine, "ryzen"),
+    "shadow_svm": (Machine, "qemu64,+svm,-npt"),
+    "shadow_svm_bochs": (BochsMachine, "turion64_tyler"),
+    "shadow_vmx": (BochsMachine, "core2_penryn_t9600"),
 }
 
 MACHINE_KEYS = ("cpu", "smp", "mem", "limit", "machine", "extra", "cmdline", "ips")
@@ -38,7 +42,8 @@ class On:
     def __init__(self, platform, test_id, values):
         self.platform = platform
         self.name = re.sub(r"[^\w.]+", "_", test_id)
-        self._values = {"cpu": PLATFORMS[platform][1], "limit": DEFAULT_LIMIT, **values}
+        model = platform.removeprefix("shadow_") if values.get("mmu") else platform
+        self._values = {"cpu": PLATFORMS[model][1], "limit": DEFAULT_LIMIT, **values}
 
     def __getitem__(self, key):
         return self._values[key]
@@ -50,13 +55,17 @@ class On:
     @property
     def vendor(self):
         """The kind of virtualisation: svm or vmx."""
-        return self.platform.partition("_")[0]
+        return self.platform.removeprefix("shadow_").partition("_")[0]
 
     def machine(self, suffix="", **arguments):
         """The machine that the platform's values describe, `arguments` first; `suffix` tells a
         test's machines apart."""
         values = {k: v for k, v in self._values.items() if k in MACHINE_KEYS}
         values.update(arguments)
+        if self.get("mmu"):
+            text = values["modules"]["ballast.conf"]
+            text = re.sub(r"^\[.*\]$", r"\g<0>\nmmu = " + self["mmu"], text, flags=re.M)
+            values["modules"] = {**values["modules"], "ballast.conf": text}
         return PLATFORMS[self.platform][0](self.name + suffix, **values)
 
 
@@ -69,7 +78,7 @@ def parametrize(metafunc):
         for values in given if isinstance(given, list) else [given]:
             test_id = "%s_%s" % (platform, scenario)
             if isinstance(given, list):
-                test_id += "-" + values["cpu"]
+                test_id += "-" + values.get("id", values.get("cpu"))
             marks = [getattr(pytest.mark, m) for m in MARKS if values.get(m)]
             params.append(pytest.param((platform, values), id=test_id, marks=marks))
     metafunc.parametrize("on", params, indirect=True)

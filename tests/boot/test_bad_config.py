@@ -95,7 +95,7 @@ def test_bad_config_images(on):
                 "huge": b"\x5a" * (100 << 20), "halfelf": guest_elf("hello")[:700]})
 
 
-@runs_on(svm={"mem": "256M", "limit": 60}, vmx={"mem": "256M"})
+@runs_on(svm={"mem": "256M", "limit": 60}, vmx={"mem": "256M", "long": True})
 def test_no_modules(on):
     """No module at all: the shell comes up and says that there is no configuration."""
     with on.machine() as m:
@@ -108,7 +108,7 @@ def test_no_modules(on):
         m.poweroff()
 
 
-@runs_on(svm={"mem": "256M", "limit": 60}, vmx={"mem": "256M"})
+@runs_on(svm={"mem": "256M", "limit": 60}, vmx={"mem": "256M", "long": True})
 def test_empty_config(on):
     with on.machine(modules={"ballast.conf": ""}) as m:
         m.prompt()
@@ -121,8 +121,20 @@ def test_too_little_memory(on):
     get there)."""
     vms = [("ok", HELLO), ("greedy", {"memory": "1G", "kernel": "memtouch.elf", "output": "log",
                                       "cmdline": "name=greedy end=exit rounds=1"})]
-    with on.machine(mem="256M", modules={"ballast.conf": conf(*vms, seed=1), "hello.elf": guest_elf("hello"),
-                                            "memtouch.elf": guest_elf("memtouch")}) as m:
+    modules = {"ballast.conf": conf(*vms, seed=1), "hello.elf": guest_elf("hello"),
+               "memtouch.elf": guest_elf("memtouch")}
+    # What can never be there is refused, with the numbers.
+    with on.machine("_refused", mem="256M", modules=modules) as m:
+        m.expect(r"vm greedy: refused: with its max of 1024 MB .* (\d+) MB for VMs and 0 MB of swap, "
+                 r"so (\d+) MB lack")
+        assert 150 < int(m.match.group(1)) < 256 and 780 < int(m.match.group(2)) < 900
+        m.prompt()
+        m.wait_for("vms", r"ok\s+stopped.*exited with code 1\b")
+        assert re.search(r"greedy +stopped +\d+ +1G +0B ", m.command("vms"))
+        m.poweroff()
+    # Unless the operator said that he knows.
+    modules["ballast.conf"] = conf(*vms, seed=1, overcommit="unbacked")
+    with on.machine(mem="256M", modules=modules) as m:
         m.prompt()
         m.wait_for("vms", r"ok\s+stopped.*exited with code 1\b")
         m.wait_for("vms", r"greedy\s+stopped.*memory", timeout=120)
@@ -134,12 +146,9 @@ def test_too_little_memory(on):
 
 
 @runs_on(svm=[{"cpu": "EPYC,-svm", "missing": "SVM"},
-              {"cpu": "qemu64,+svm,-npt", "missing": "nested paging"},
               {"cpu": "qemu64,-svm", "missing": "SVM"}],
-         vmx=[{"cpu": "core2_penryn_t9600", "missing": r"nested paging \(extended page tables\)"},
-              {"cpu": "p4_prescott_celeron_336", "missing": "VMX"}],
-         svm_bochs=[{"cpu": "turion64_tyler", "missing": "nested paging"},
-                    {"cpu": "athlon64_clawhammer", "missing": "SVM"}])
+         vmx=[{"cpu": "p4_prescott_celeron_336", "missing": "VMX"}],
+         svm_bochs={"cpu": "athlon64_clawhammer", "missing": "SVM", "long": True})
 def test_missing(on):
     """A processor without what we need: say what is missing, and halt."""
     with on.machine(mem="256M") as m:

@@ -11,9 +11,9 @@ from machine import SLOW, conf, guest_elf
 from platforms import runs_on
 
 # A flush that ends a guest's spinning takes an interrupt and a world switch: microseconds. On a busy
-# host the emulator's threads take turns of tens of milliseconds. Without a kick, a flush waits for the
-# next chance interrupt, which comes once a second: most flushes must be far below that.
-TYPICAL_US = 200000
+# host the emulator's threads take turns of milliseconds. Without a kick, a flush waits for the next
+# chance interrupt: a service thread's, of which the liveliest wakes up every 100 ms.
+TYPICAL_US = 25000
 WORST_US = 5000000
 DROPS = 20
 
@@ -45,9 +45,10 @@ def kick(m):
     dropped, took = zip(*(drop(m, "spin") for _ in range(DROPS)))
     assert statistics.median(took) < TYPICAL_US * SLOW, took
     assert max(took) < WORST_US * SLOW, took
-    # The guest was in guest mode nearly always, and came back for what it had lost.
+    # The guest was in guest mode nearly always, and came back for what it had lost. Nearly: an emulator
+    # whose threads have no processor of their own may not run the guest between two drops.
     assert kicks(m, "spin") - before >= DROPS * 3 // 4
-    assert min(dropped[1:]) >= 1, dropped
+    assert sum(n >= 1 for n in dropped[1:]) >= DROPS * 3 // 4, dropped
     # It goes on as if nothing had been; code 1 says that it found nothing wrong.
     m.wait_for("vms", r"spin\s+stopped.*exited with code 1\b", timeout=120)
     assert "audit: passed" in m.command("audit")
@@ -57,10 +58,12 @@ def kick_modules(steps, millions):
     spin = ("spin", {"memory": "8M", "kernel": "fair.elf",
                      "cmdline": "name=spin end=exit deaf=yes steps=%d millions=%d" %
                                 (steps, millions)})
-    return {"ballast.conf": conf(spin, seed=1), "fair.elf": guest_elf("fair")}
+    # Fewer service threads that wake up: their interrupts do the work of a kick.
+    host = {"seed": 1, "Mem.ShareScanGHz": 0}
+    return {"ballast.conf": conf(spin, **host), "fair.elf": guest_elf("fair")}
 
 
-@runs_on(svm={"limit": 200, "millions": 700}, vmx={"limit": 200, "millions": 300})
+@runs_on(svm={"limit": 200, "millions": 700}, vmx={"limit": 200, "millions": 150})
 def test_kick(on):
     with on.machine(smp=2, mem="256M", modules=kick_modules(3, on["millions"])) as m:
         kick(m)

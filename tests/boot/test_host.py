@@ -8,7 +8,7 @@ from machine import conf, guest_elf, linux_modules, linux_vm
 from platforms import runs_on
 
 
-@runs_on(svm={"mem": "256M"}, svm_bochs={"mem": "256M"})
+@runs_on(svm={"mem": "256M"}, svm_bochs={"mem": "256M", "long": True})
 def test_log_survives_reset(on):
     """After a warm reset the log of the boot before is shown, and `log previous` has it. (Not on Bochs's
     VMX models: their BIOS writes IA32_FEATURE_CONTROL, which it has locked before the reset, and dies.)
@@ -68,10 +68,10 @@ def _run_once(on, suffix):
 
 
 @runs_on(svm={"limit": 200, "extra": ["-icount", "shift=0,sleep=off", "-seed", "1"]},
-         vmx={"limit": 500, "long": True})
+         vmx={"cpu": "corei7_sandy_bridge_2600k", "limit": 500, "long": True})
 def test_repeats(on):
     """The same seed gives the same run, to the last time stamp: in QEMU under -icount (-seed is what
-    RDRAND gives the guest), in Bochs always."""
+    RDRAND gives the guest), in Bochs on a model without RDRAND, which it seeds by the time of day."""
     first = _run_once(on, "_1")
     second = _run_once(on, "_2")
     assert len(first) > 20

@@ -3,7 +3,8 @@
 
 import re
 
-from machine import Machine, conf, guest_elf
+from machine import conf, guest_elf
+from platforms import runs_on
 
 # Mode of the guest: its vCPUs, and how it must end.
 EDGES = {
@@ -18,31 +19,34 @@ EDGES = {
 }
 
 
-def test_svm_bad_edges():
+@runs_on(svm={"smp": 2, "mem": "1G", "limit": 240}, vmx={"smp": 2, "mem": "512M", "limit": 600, "long": True})
+def test_bad_edges(on):
+    """At the edges of RAM and with code that changes itself: what a guest did wrong is its own."""
     vms = [("bad-" + k, {"memory": "16M", "vcpus": vcpus, "kernel": "badguest.elf",
                          "output": "log", "cmdline": "mode=%s end=exit" % k})
            for k, (vcpus, _) in EDGES.items()]
-    with Machine("svm_bad_edges", smp=2, mem="1G", limit=240,
-                 modules={"ballast.conf": conf(*vms, seed=1),
-                          "badguest.elf": guest_elf("badguest")}) as m:
+    vms.append(("bad-soft", {**dict(vms)["bad-edge"], "mmu": "software"}))
+    with on.machine(modules={"ballast.conf": conf(*vms, seed=1),
+                             "badguest.elf": guest_elf("badguest")}) as m:
         m.prompt()
         for k, (_, how) in EDGES.items():
-            m.wait_for("vms", r"bad-%s\s+stopped.*(%s)" % (k, how), timeout=180)
+            m.wait_for("vms", r"bad-%s\s+stopped.*(%s)" % (k, how), timeout=on["limit"])
+        m.wait_for("vms", r"bad-soft\s+stopped.*exited with code 1\b", timeout=on["limit"])
         text = m.text()
-        for k in ("timer", "edge", "exec", "morph", "real"):
+        for k in ("timer", "edge", "exec", "morph", "real", "soft"):
             assert re.search(r"\[bad-%s\] SUMMARY passed \d+ failed 0" % k, text), k
         assert "audit: passed" in m.command("audit")
         assert "panic" not in text
         m.poweroff()
 
 
-def test_svm_stop_while_paused():
+@runs_on(svm={"mem": "512M"}, vmx={"mem": "256M", "limit": 300, "long": True})
+def test_stop_while_paused(on):
     """A paused VM, and one whose vCPUs have hardly begun, can be reset and destroyed."""
     vms = [("p", {"memory": "16M", "vcpus": 2, "kernel": "badguest.elf",
                   "cmdline": "mode=cli end=exit"})]
-    with Machine("svm_stop_while_paused", smp=1, mem="512M", limit=120,
-                 modules={"ballast.conf": conf(*vms, seed=1),
-                          "badguest.elf": guest_elf("badguest")}) as m:
+    with on.machine(modules={"ballast.conf": conf(*vms, seed=1),
+                             "badguest.elf": guest_elf("badguest")}) as m:
         m.prompt()
         for _ in range(3):
             assert "p paused" in m.command("vm p pause")
@@ -56,13 +60,13 @@ def test_svm_stop_while_paused():
         m.poweroff()
 
 
-def test_svm_reset_loop():
+@runs_on(svm={"smp": 2, "mem": "512M"}, vmx={"smp": 2, "mem": "256M", "limit": 400, "long": True})
+def test_reset_loop(on):
     """Guests that reset for ever replace their memory under the eyes of every command."""
     vms = [("r%d" % i, {"memory": "16M", "kernel": "badguest.elf", "on_reset": "restart",
                         "cmdline": "mode=reset"}) for i in range(2)]
-    with Machine("svm_reset_loop", smp=2, mem="512M", limit=120,
-                 modules={"ballast.conf": conf(*vms, seed=1),
-                          "badguest.elf": guest_elf("badguest")}) as m:
+    with on.machine(modules={"ballast.conf": conf(*vms, seed=1),
+                             "badguest.elf": guest_elf("badguest")}) as m:
         m.prompt()
         for _ in range(15):
             for command in ("vms", "mem", "vm r0"):

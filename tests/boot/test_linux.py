@@ -45,7 +45,21 @@ def test_linux_one(on):
         m.expect("vm one: powered off", 60)
         m.send("\x1d")
         m.wait_for("vms", r"one\s+stopped.*powered off")
-        # Again from the start, and this time it reboots.
+        assert "audit: passed" in m.command("audit")
+        m.poweroff()
+
+
+@runs_on(svm={"limit": 300}, vmx={"limit": 700, "long": True})
+def test_linux_again(on):
+    """A VM that powered itself off starts again, and a reboot stops it, as `on_reset` is by default."""
+    with on.machine(modules=_modules(conf(linux_vm("one"), seed=7))) as m:
+        m.prompt()
+        m.send("console one\r")
+        m.expect(r"one:[^\r\n]*# ")
+        m.send("poweroff -f\r")
+        m.expect("vm one: powered off", 60)
+        m.send("\x1d")
+        m.wait_for("vms", r"one\s+stopped.*powered off")
         m.command("vm one start")
         m.send("console one\r")
         # What the console kept of the first run is shown before what comes.
@@ -114,7 +128,7 @@ def test_linux_pause(on):
         m.poweroff()
 
 
-@runs_on(svm_bochs={"mem": "512M", "limit": 400})
+@runs_on(svm_bochs={"mem": "512M", "limit": 400, "long": True})
 def test_linux(on):
     """Linux to its shell and to power-off on an AMD processor of Bochs's: next RIP and flush by ASID,
     which QEMU's have not."""

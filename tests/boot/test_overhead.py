@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a VM costs beyond its memory, as `mem` prints it."""
 
-import re
-
 import pytest
 
 from machine import conf, guest_elf
+from memscreen import mem
 from platforms import runs_on
 
 
@@ -20,8 +19,7 @@ def test_overhead(on, pages, limit_kib):
         m.expect(r"\[full\] SUMMARY passed \d+ failed 0", 100)
         m.send("\r")
         m.prompt()
-        mem = m.command("mem")
-        row = re.search(r"^full\s+256\.0\s+([\d.]+)\s+[\d.]+\s+(\d+)", mem, re.M)
-        assert row and float(row.group(1)) > 250, mem
-        assert int(row.group(2)) <= limit_kib, mem
+        row = mem(m)["full"]
+        assert row["MEMSZ"] == 256 and row["GRANT"] > 250
+        assert row["OVHD/KB"] <= limit_kib
         m.poweroff()

@@ -9,7 +9,7 @@ from machine import conf, guest_elf, linux_modules, linux_vm
 from platforms import runs_on
 
 
-@runs_on(svm={"smp": 2, "mem": "2G", "limit": 240}, vmx={"smp": 2, "mem": "1G", "limit": 400})
+@runs_on(svm={"smp": 2, "mem": "2G", "limit": 240}, vmx={"smp": 2, "mem": "1G", "limit": 400, "long": True})
 def test_hundred_small_guests(on):
     vms = [("g%d" % i, {"memory": "8M", "kernel": "hello.elf", "output": "log",
                         "cmdline": "name=g%d end=exit" % i}) for i in range(100)]
@@ -29,7 +29,7 @@ def test_smp(on, smp):
     _smp(on, smp)
 
 
-@runs_on(svm={"limit": 300, "millions": 20}, vmx={"limit": 300, "millions": 4})
+@runs_on(svm={"limit": 300, "millions": 20}, vmx={"limit": 300, "millions": 4, "long": True})
 def test_smp8(on):
     """Eight processors, all started, all running guests, none idle while a guest waits."""
     _smp(on, 8)
@@ -49,7 +49,37 @@ def _smp(on, smp):
         m.poweroff()
 
 
-@runs_on(svm={"smp": 2}, vmx={"smp": 2})
+@runs_on(svm={"options": " limits=off", "checks": 22},
+         vmx=[{"cpu": "corei5_lynnfield_750"}, {"cpu": "corei7_skylake_x", "long": True}],
+         shadow_svm={"options": " limits=off", "checks": 22})
+def test_real_mode(on):
+    """A guest's second processor in real mode: by the processor, or by the emulator (Lynnfield)."""
+    vm = ("r", {"memory": "16M", "vcpus": 2, "kernel": "realmode.elf", "output": "log",
+                "cmdline": "name=r end=exit" + on.get("options", "")})
+    with on.machine(mem="256M", modules={"ballast.conf": conf(vm, seed=1),
+                                         "realmode.elf": guest_elf("realmode")}) as m:
+        m.expect(r"vm r: exited with code 1\b", 100)
+        m.wait_log([r"\[r\] SUMMARY passed %d failed 0" % on.get("checks", 24)])
+        m.poweroff()
+
+
+@runs_on(svm={"options": " exact=off", "checks": 55}, vmx={},
+         shadow_vmx={"cpu": "corei7_skylake_x", "mmu": "software"},
+         shadow_svm_bochs={"options": " int=off v86=off cr2=off", "checks": 57})
+def test_task_switch(on):
+    """Hardware task switches of a 32-bit guest: by the processor (nested paging on SVM), or in software. Not
+    on shadow_svm: QEMU's TCG ignores the intercept."""
+    vm = ("t", {"memory": "16M", "kernel": "task.elf", "output": "log",
+                "cmdline": "name=t end=exit" + on.get("options", "")})
+    with on.machine(mem="256M", modules={"ballast.conf": conf(vm, seed=1),
+                                         "task.elf": guest_elf("task")}) as m:
+        m.expect(r"vm t: exited with code 1\b", 100)
+        m.wait_log([r"\[t\] SUMMARY passed %d failed 0" % on.get("checks", 73)])
+        assert "audit: passed" in m.command("audit")
+        m.poweroff()
+
+
+@runs_on(svm={"smp": 2}, vmx={"smp": 2}, shadow_svm={"smp": 2, "long": True})
 def test_guest_smp(on):
     """A guest with four processors of its own on two of ours."""
     vm = ("s", {"memory": "16M", "vcpus": 4, "kernel": "smp.elf", "output": "log",
@@ -60,7 +90,65 @@ def test_guest_smp(on):
         assert re.search(r"\[s\] SUMMARY passed \d+ failed 0", m.text())
 
 
-@runs_on(svm={}, vmx={})
+@runs_on(svm={"smp": 2, "limit": 200}, vmx={"smp": 2, "limit": 400, "long": True},
+         shadow_svm={"smp": 2, "limit": 200},
+         shadow_vmx={"smp": 2, "limit": 400, "long": True})
+def test_guest_ipi(on):
+    """Interprocessor interrupts of every kind, in every mode of the local APIC."""
+    vm = ("i", {"memory": "16M", "vcpus": 4, "kernel": "ipi.elf", "output": "log",
+                "cmdline": "name=i cpus=4 end=exit"})
+    with on.machine(mem="512M", modules={"ballast.conf": conf(vm, seed=1),
+                                         "ipi.elf": guest_elf("ipi")}) as m:
+        m.expect(r"vm i: exited with code 1\b")
+        assert re.search(r"\[i\] SUMMARY passed \d+ failed 0", m.text())
+
+
+# `xcr0`: what of the extended state the processor has, and the guest finds.
+@runs_on(svm={"smp": 2, "limit": 200, "xcr0": "7", "long": True},
+         vmx={"smp": 2, "limit": 400, "xcr0": "e7", "long": True},
+         shadow_svm={"cpu": "EPYC,+svm,-npt", "smp": 2, "limit": 200, "xcr0": "7", "long": True},
+         shadow_vmx={"smp": 2, "limit": 400, "xcr0": "3", "long": True})
+def test_guest_state(on):
+    """Vector, x87 and debug registers survive sharing processors; XCR0, MSRs and the TSC are as told."""
+    vms = [("s%d" % i, {"memory": "16M", "vcpus": 2, "kernel": "state.elf", "output": "log",
+                        "cmdline": "name=s%d cpus=2 end=exit" % i}) for i in range(3)]
+    with on.machine(mem="512M", modules={"ballast.conf": conf(*vms, seed=1),
+                                         "state.elf": guest_elf("state")}) as m:
+        m.prompt()
+        m.wait_log([r"vm s%d: exited with code 1\b" % i for i in range(3)], timeout=on["limit"])
+        text = m.text()
+        for i in range(3):
+            assert re.search(r"\[s%d\] SUMMARY passed \d+ failed 0" % i, text), i
+        assert re.search(r"extended state %s " % on["xcr0"], text)
+        m.poweroff()
+
+
+# What a guest's command line says, and how the VM then ends.
+RESETS = {"reset": "reset", "keyboard": "reset", "outputport": "reset", "port92": "reset",
+          "triple": "triple fault"}
+
+
+@runs_on(svm={"smp": 2}, vmx={"smp": 2, "limit": 300, "long": True},
+         shadow_svm={"smp": 2, "long": True})
+def test_guest_resets(on):
+    """Each way to reset a PC stops the VM or starts it again, as on_reset says."""
+    vms = [("%s-%s" % (how, then), {"memory": "8M", "kernel": "hello.elf", "on_reset": then,
+                                    "start": "auto" if then == "stop" else "manual",
+                                    "cmdline": "name=%s end=%s" % (how, how)})
+           for how in RESETS for then in ("stop", "restart")]
+    with on.machine(mem="512M", modules={"ballast.conf": conf(*vms, seed=1),
+                                         "hello.elf": guest_elf("hello")}) as m:
+        m.prompt()
+        for how, ending in RESETS.items():
+            m.wait_for("vms", r"%s-stop\s+stopped.*%s" % (how, ending))
+            m.command("vm %s-restart start" % how)
+            m.wait_log([r"(?s)(vm %s-restart: %s.*){3}" % (how, ending)])
+            assert "destroyed" in m.command("vm %s-restart destroy" % how)
+        assert "audit: passed" in m.command("audit")
+        m.poweroff()
+
+
+@runs_on(svm={}, vmx={}, shadow_svm={"long": True})
 def test_guest_timer(on):
     vm = ("t", {"memory": "16M", "kernel": "timer.elf", "output": "log",
                 "cmdline": "name=t end=exit"})
@@ -88,7 +176,8 @@ ENDLESS = ("cli", "clihlt")
 
 
 @runs_on(svm={"smp": 2, "mem": "2G", "limit": 400},
-         vmx={"smp": 2, "mem": "1G", "limit": 700, "long": True})
+         vmx={"smp": 2, "mem": "1G", "limit": 700, "long": True},
+         shadow_svm={"smp": 2, "mem": "2G", "limit": 400, "long": True})
 def test_bad_guests(on):
     """Each way of misbehaving ends as it should; Linux, the shell and the other guests go on."""
     vms = [("bad-" + k, {"memory": "16M", "kernel": "badguest.elf", "output": "log",
@@ -117,7 +206,7 @@ def test_bad_guests(on):
 
 
 @runs_on(svm={"smp": 2, "mem": "512M", "limit": 400, "vms": 200},
-         vmx={"smp": 2, "mem": "512M", "limit": 300, "vms": 80})
+         vmx={"smp": 2, "mem": "512M", "limit": 300, "vms": 40})
 def test_destroy_leaks_nothing(on):
     """Many VMs created and destroyed, running ones among them; the audit finds every frame."""
     vms = [("d%d" % i, {"memory": "32M", "kernel": "memtouch.elf", "start": "manual",
@@ -155,7 +244,7 @@ def _free_frames(m):
 @runs_on(svm={"smp": 2, "mem": "20G", "limit": 300, "total_mb": 20000, "high_mb": 17000,
               "guest": "5G", "touch_mb": 600},
          vmx={"smp": 2, "mem": "5G", "limit": 600, "total_mb": 4000, "high_mb": 1000,
-              "guest": "3584M", "touch_mb": 100})
+              "guest": "3584M", "touch_mb": 100, "long": True})
 def test_20g_machine(on):
     """Machine memory above 4 GiB is found, used by guests, and above 4 GiB in guests too."""
     vms = [("big", {"memory": on["guest"], "kernel": "memtouch.elf", "output": "log",

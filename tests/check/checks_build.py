@@ -89,6 +89,13 @@ def image():
         yield ("SKIP", "image", reason or f"{elf} is not built")
         return
     with tempfile.TemporaryDirectory() as other:
+        # Third-party code is compiled again, but not fetched again.
+        fetched = os.path.join(BUILD, "third_party")
+        os.mkdir(os.path.join(other, "third_party"))
+        for package in os.listdir(fetched):
+            if os.path.exists(os.path.join(fetched, package, ".fetched")):
+                os.symlink(os.path.abspath(os.path.join(fetched, package)),
+                           os.path.join(other, "third_party", package))
         done = subprocess.run([MAKE, "-s", f"-j{os.cpu_count()}", "--no-print-directory",
                                f"BUILD={other}", "kernel"], capture_output=True, text=True)
         same = done.returncode == 0 and subprocess.run(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Checks that read sources as text: include directions, licences, left-over markers."""
+"""Checks that read sources as text: include directions, licences, left-over markers, configuration."""
 import os
 import re
 
@@ -34,7 +34,8 @@ ALLOWED = {
     "kernel/": ("arch/x86_64/", "mm/", "boot/", "kernel/"),
 }
 FREESTANDING = {"stdint.h", "stddef.h", "stdbool.h", "stdarg.h", "limits.h", "stdalign.h",
-                "stdnoreturn.h", "cpuid.h", "xxhash.h"}
+                "stdnoreturn.h", "cpuid.h", "xxhash.h",
+                "lz4.h", "mbedtls/aes.h"}
 # On the host the C library stands in for ours.
 HOST_ONLY = {"kernel/lib/string.h": {"string.h"}, "kernel/lib/printf.h": {"stdio.h"}}
 # Where a lower room hands the processor over: a wait inside mm gives it away, and a started
@@ -153,3 +154,55 @@ def pragma_once():
         if os.path.exists(expected) and (first is None or first.group(1) != expected):
             problems.append(f"{name}: its own header is not its first include")
     yield verdict("headers once, own header first", problems)
+
+
+# docs/configuration.md has a row for whatever can be configured; of options also default and range.
+CONFIGURATION = "docs/configuration.md"
+OPTION = re.compile(r'\{\.name =\s*"([^"]+)",\s*\.low = (\d+),\s*\.high = (\d+),\s*\.standard = (\d+),\s*'
+                    r'\.help =\s*(?:"[^"]*"\s*)+,?(?:\s*\.words = "([^"]*)",?)?\s*\}')
+
+
+def documented_rows(text, heading):
+    """First column to the whole row, of the table below a heading."""
+    part = re.search(r"^## %s\n(.*?)(?=^## |\Z)" % re.escape(heading), text, re.M | re.S)
+    return {m[1]: m[0] for m in re.finditer(r"^\| ([^|]+?) \|.*$", part[1], re.M)} if part else {}
+
+
+def read(name):
+    with open(name, encoding="utf-8") as f:
+        return f.read()
+
+
+def configuration():
+    text = read(CONFIGURATION)
+    problems = []
+
+    def compare(heading, names):
+        rows = documented_rows(text, heading)
+        for name in names:
+            if name not in rows:
+                problems.append(f"{CONFIGURATION}: \"{heading}\" has no row {name}")
+        for name in list(rows)[1:]:
+            if name not in names:
+                problems.append(f"{CONFIGURATION}: {name} of \"{heading}\" does not exist")
+        return rows
+
+    options = read("kernel/options.c")
+    found = OPTION.findall(options)
+    if len(found) != options.count(".standard ="):
+        problems.append("kernel/options.c: not every option was understood")
+    rows = compare("Host options", [option[0] for option in found])
+    for name, low, high, standard, words in found:
+        accepted = ", ".join(words.split("|")) if words else f"{low} to {high}"
+        default = words.split("|")[int(standard)] if words else standard
+        if name in rows and not rows[name].startswith(f"| {name} | {default} | {accepted} |"):
+            problems.append(f"{CONFIGURATION}: {name}: should begin | {name} | {default} | {accepted} |")
+
+    keys = read("kernel/vm/config_keys.c").split("config_vm_keys[")
+    for heading, part in zip(("Host keys", "A VM's section"), keys):
+        compare(heading, re.findall(r'\{\.name = "([^"]+)"', part))
+    words = set()
+    for name in kernel_files(".c"):
+        words.update(re.findall(r'parse_option\([^;]*?, "(\w+)"', read(name)))
+    compare("The boot loader's command line", words)
+    yield verdict("everything that can be configured is documented", problems)

@@ -20,6 +20,7 @@ CHECKS = {
     "spdx": checks_text.spdx,
     "markers": checks_text.markers,
     "prefixes": checks_text.pragma_once,
+    "configuration": checks_text.configuration,
     "format": checks_build.clang_format,
     "headers": checks_build.headers,
     "warnings": checks_build.warnings,

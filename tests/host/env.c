@@ -151,6 +151,16 @@ void env_log(const char *fmt, ...)
     fputc('\n', stderr);
 }
 
+void env_note(const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(test_env.noted, sizeof(test_env.noted), fmt, args);
+    va_end(args);
+    test_env.notes++;
+}
+
 void env_panic(const char *fmt, ...)
 {
     va_list args;
@@ -195,6 +205,14 @@ bool env_may_allocate(const char *site)
         test_env.failures++;
     }
     return !fails;
+}
+
+void env_vector_begin(void)
+{
+}
+
+void env_vector_end(void)
+{
 }
 
 void env_clear_page(void *page)

@@ -28,6 +28,8 @@ struct test_env {
     jmp_buf *panic; /* where a panic that the test expects goes; NULL: abort */
     unsigned quiet; /* logged lines are not shown */
     uint64_t logged;
+    uint64_t notes;  /* lines of env_note so far */
+    char noted[256]; /* the last of them */
 };
 extern struct test_env test_env;
 

@@ -33,13 +33,47 @@ static void get_seg(struct vcpu *v, enum seg_reg seg, struct segment *out)
     *out = fake.segs[number(v)][seg];
 }
 
+static void set_seg(struct vcpu *v, enum seg_reg seg, const struct segment *in)
+{
+    fake.segs[number(v)][seg] = *in;
+}
+
+static bool advance(struct vcpu *v, uint64_t len)
+{
+    v->rip += len;
+    fake.blocked[BLOCK_SHADOW] = false;
+    return false;
+}
+
+static void clear_shadow(struct vcpu *v)
+{
+    (void)v;
+    fake.blocked[BLOCK_SHADOW] = false;
+}
+
+static void block(struct vcpu *v, enum block what, bool on)
+{
+    (void)v;
+    fake.blocked[what] = on;
+}
+
+static const struct hv_emulation fake_emulation = {.block = block};
 static const struct hv_backend fake_backend = {
-    .name = "fake", .get_reg = get_reg, .set_reg = set_reg, .get_seg = get_seg};
+    .name = "fake",
+    .get_reg = get_reg,
+    .set_reg = set_reg,
+    .get_seg = get_seg,
+    .set_seg = set_seg,
+    .advance = advance,
+    .clear_shadow = clear_shadow,
+    .emulation = &fake_emulation,
+};
 const struct hv_backend *hv = &fake_backend;
 
 void fakevm_reset(unsigned nr)
 {
     memset(&fake, 0, sizeof fake);
+    fake.vm.state = VM_RUNNING;
     fake.vm.id = 1;
     fake.vm.nr_vcpus = nr;
     strcpy(fake.vm.config.name, "fake");
@@ -73,9 +107,14 @@ uint64_t vcpu_guest_tsc(const struct vcpu *v)
     return rdtsc() + v->guest_tsc_offset;
 }
 
+unsigned vcpu_cpl(struct vcpu *v)
+{
+    return fake.segs[number(v)][SEG_SS].attr >> 5 & 3;
+}
+
 void vcpu_advance(struct vcpu *v, unsigned len)
 {
-    v->rip += len;
+    (void)advance(v, len);
     fake.skipped = len;
 }
 
@@ -122,13 +161,76 @@ void timer_init(struct timer *t, void (*fn)(struct timer *t))
     *t = (struct timer){.fn = fn};
 }
 
+uint64_t clock_ns_to_tsc(uint64_t ns)
+{
+    return ns;
+}
+
+/* The processor's own clock has gone on a little since the deadline was computed. */
+#define LATE_NS 20000u
+
 void timer_arm(struct timer *t, uint64_t deadline_tsc)
 {
+    uint64_t tsc = rdtsc(), delta = deadline_tsc > tsc ? deadline_tsc - tsc : 0;
+    uint64_t due = fake.now_ns + MIN(delta, UINT64_MAX / 4) + LATE_NS;
+
     t->deadline_tsc = deadline_tsc;
     t->armed = true;
+    for (unsigned i = 0; i < FAKE_TIMERS; i++) {
+        if (fake.timers[i] == t || fake.timers[i] == NULL) {
+            fake.timers[i] = t;
+            fake.due_ns[i] = due;
+            return;
+        }
+    }
+    abort();
 }
 
 void timer_cancel(struct timer *t)
 {
     t->armed = false;
+}
+
+void fakevm_run(uint64_t ns, uint64_t step)
+{
+    for (uint64_t end = fake.now_ns + ns; fake.now_ns < end;) {
+        fake.now_ns += step;
+        fake.vcpu[0].exit_tsc += !fake.idle;
+        for (unsigned i = 0; i < FAKE_TIMERS && fake.timers[i] != NULL; i++) {
+            if (fake.timers[i]->armed) {
+                fake.timers[i]->armed = false;
+                fake.timers[i]->fn(fake.timers[i]);
+            }
+        }
+    }
+}
+
+/* The armed timer that is due first, at `end` at the latest; NULL: none. */
+static struct timer *first_due(uint64_t end, uint64_t *due)
+{
+    struct timer *first = NULL;
+
+    *due = end;
+    for (unsigned i = 0; i < FAKE_TIMERS && fake.timers[i] != NULL; i++) {
+        if (fake.timers[i]->armed && fake.due_ns[i] <= *due) {
+            first = fake.timers[i];
+            *due = fake.due_ns[i];
+        }
+    }
+    return first;
+}
+
+uint64_t fakevm_pass(uint64_t ns)
+{
+    uint64_t end = fake.now_ns + ns, fired = 0, due;
+    struct timer *t;
+
+    while ((t = first_due(end, &due)) != NULL) {
+        fake.now_ns = MAX(fake.now_ns, due);
+        t->armed = false;
+        t->fn(t);
+        fired++;
+    }
+    fake.now_ns = end;
+    return fired;
 }

@@ -16,14 +16,21 @@ bool ref_walk(uint64_t root_pa, uint64_t va, struct ref_mapping *out)
     for (int level = 3; level >= 0; level--) {
         uint64_t *entries = env_frame_ptr(hpa_mfn(HPA(table)));
         uint64_t *entry = &entries[(va >> (12 + 9 * level)) & 511];
-        uint64_t bits = *entry;
-        bool leaf = level == 0 || (level <= 2 && (bits & 0x80) != 0);
+        uint64_t bits = __atomic_load_n(entry, __ATOMIC_ACQUIRE);
         uint64_t offset = va & ((0x1000ull << (9 * level)) - 1);
+        bool leaf;
 
         if (!(bits & 1)) {
             return false;
         }
-        *entry |= 0x20;
+        /* As hardware does: never over an entry that has changed since. */
+        while (!(bits & 0x20) && !__atomic_compare_exchange_n(entry, &bits, bits | 0x20, false,
+                                                              __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+            if (!(bits & 1)) {
+                return false;
+            }
+        }
+        leaf = level == 0 || (level <= 2 && (bits & 0x80) != 0);
         out->writable &= (bits & 2) != 0;
         out->user &= (bits & 4) != 0;
         out->executable &= bits >> 63 == 0;

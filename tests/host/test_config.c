@@ -14,6 +14,7 @@
 
 #include "kernel/lib/rng.h"
 #include "kernel/vm/config.h"
+#include "kernel/vm/config_text.h"
 
 static struct config config;
 static char messages[16][512];
@@ -54,6 +55,11 @@ static enum hv_err parse(const char *text)
     return parse_bytes(text, strlen(text));
 }
 
+#define NINE_MODULES \
+    "vmlinuz,vmlinuz,vmlinuz,vmlinuz,vmlinuz,vmlinuz,vmlinuz,vmlinuz,initrd.img a b"
+#define SIXTEEN "0123456789abcdef"
+#define LONG_ARGS \
+    SIXTEEN SIXTEEN SIXTEEN SIXTEEN SIXTEEN SIXTEEN SIXTEEN "0123456789abcde" /* 127 */
 #define VM_A "[a]\nmemory = 64M\nkernel = vmlinuz\n"
 
 static void test_options(void **state)
@@ -95,9 +101,11 @@ static void test_accepts(void **state)
                            "initrd = \"initrd.img\" # comment\n"
                            "cmdline = \"console=ttyS0 a=\\\"b # c\\\" \\\\ ;d\"\n"
                            "identity = none\nlargepages = off\nmmu = hardware\noutput = log\n"
+                           "disk = initrd.img\ndisk_readonly = on\nconsole = virtio\n"
+                           "balloon = virtio\nrng = on\n"
                            "on_reset = restart\ncpu_shares = high\nstart = manual\n"
                            "[B-2_x.y]\r\n"
-                           "memory = 32\r\n"
+                           "memory = 32\r\ndisk = disk:nvme0p2\r\n"
                            "kernel = \\\r\n  vmlinuz\r\n"
                            "cmdline = root=/dev/ram0 x#y\r\n"
                            "cpu_shares = 700"),
@@ -120,6 +128,11 @@ static void test_accepts(void **state)
     assert_int_equal(a->mmu, MMU_HARDWARE);
     assert_int_equal(a->output, OUTPUT_LOG);
     assert_int_equal(a->on_reset, ON_RESET_RESTART);
+    assert_string_equal(a->disk, "initrd.img");
+    assert_int_equal(a->disk_readonly, SWITCH_ON);
+    assert_int_equal(a->console, CONSOLE_VIRTIO);
+    assert_int_equal(a->balloon, BALLOON_KEY_VIRTIO);
+    assert_int_equal(a->rng, SWITCH_ON);
     assert_int_equal(a->cpu_shares, 2000);
     assert_false(a->autostart);
     assert_false(a->bad);
@@ -128,12 +141,71 @@ static void test_accepts(void **state)
     assert_true(b->memory_bytes == MIB(32));
     assert_string_equal(b->kernel, "vmlinuz");
     assert_string_equal(b->cmdline, "root=/dev/ram0 x#y");
+    assert_string_equal(b->disk, "disk:nvme0p2");
+    assert_int_equal(b->disk_readonly, SWITCH_OFF);
+    assert_int_equal(b->console, CONSOLE_SERIAL);
+    assert_int_equal(b->balloon, BALLOON_KEY_VMWARE);
+    assert_int_equal(b->rng, SWITCH_OFF);
     assert_int_equal(b->vcpus, 1);
     assert_int_equal(b->cpu_shares, 700);
     assert_string_equal(b->initrd, "");
     assert_int_equal(b->identity, IDENTITY_VMWARE);
     assert_int_equal(b->output, OUTPUT_RING);
     assert_true(b->autostart);
+}
+
+/* What is wrong was not given. */
+static void test_not_given(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("seed = -1\n" VM_A "maxmemctl = much\n"), HV_EINVAL);
+    assert_false(config.host.have_seed);
+    assert_false(config.vms[0].have_maxmemctl);
+    assert_int_equal(parse("seed = 1\n" VM_A "maxmemctl = 1M\n"), HV_OK);
+    assert_true(config.host.have_seed && config.vms[0].have_maxmemctl);
+}
+
+/* The same list is read when the VM starts. */
+static void test_items(void **state)
+{
+    static const char *const want[][2] = {
+        {"initrd.img", "one  two"}, {"vmlinuz", ""}, {"initrd.img", ""}};
+    char *next = config.vms[0].modules, *args;
+
+    (void)state;
+    assert_int_equal(
+        parse("swap = ram:4M\n" VM_A "modules = initrd.img one  two, ,vmlinuz ,, initrd.img\n"),
+        HV_OK);
+    assert_string_equal(config.host.swap, "ram:4M");
+    for (unsigned i = 0; i < ARRAY_SIZE(want); i++) {
+        assert_string_equal(config_next_item(&next, &args), want[i][0]);
+        assert_string_equal(args, want[i][1]);
+    }
+    assert_null(config_next_item(&next, &args));
+    assert_null(next);
+    assert_int_equal(parse("swap = disk:nvme0p2\n" VM_A "modules = vmlinuz " LONG_ARGS), HV_OK);
+    assert_string_equal(config.host.swap, "disk:nvme0p2");
+    next = config.vms[0].modules;
+    assert_string_equal(config_next_item(&next, &args), "vmlinuz");
+    assert_int_equal(strlen(args), CONFIG_MODULE_ARGS_MAX - 1);
+}
+
+/* What the shell takes for `shares`, too. */
+static void test_shares(void **state)
+{
+    uint64_t shares;
+
+    (void)state;
+    assert_int_equal(config_parse_shares("normal", MIB(64), &shares), HV_OK);
+    assert_int_equal(shares, 640);
+    assert_int_equal(config_parse_shares("low", MIB(64), &shares), HV_OK);
+    assert_int_equal(shares, 320);
+    assert_int_equal(config_parse_shares("high", MIB(64), &shares), HV_OK);
+    assert_int_equal(shares, 1280);
+    assert_int_equal(config_parse_shares("1000000000", MIB(64), &shares), HV_OK);
+    assert_int_equal(shares, 1000000000);
+    assert_int_equal(config_parse_shares("1000000001", MIB(64), &shares), HV_ERANGE);
+    assert_int_equal(config_parse_shares("much", MIB(64), &shares), HV_EINVAL);
 }
 
 static void test_empty(void **state)
@@ -153,8 +225,13 @@ struct error_case {
     unsigned nr_bad;
 };
 
-#define KEYS                                                                                \
-    "memory, vcpus, kernel, initrd, cmdline, identity, largepages, mmu, output, on_reset, " \
+#define KEYS                                                                                   \
+    "memory, min, max, shares, maxmemctl, vcpus, kernel, initrd, modules, cmdline, identity, " \
+    "largepages, swap, "                                                                       \
+    "mmu, "                                                                                    \
+    "output, "                                                                                 \
+    "on_reset, "                                                                               \
+    "disk, disk_readonly, console, balloon, rng, "                                             \
     "salt, cpu_shares, start"
 #define SIZES "1M to 1024G, a multiple of 4K; suffixes K, M, G, T (without: M)"
 
@@ -170,7 +247,8 @@ static const struct error_case cases[] = {
     {"Mem.ShareRateMax = 1\nMem.ShareRateMax = 2\n" VM_A,
      "ballast.conf:2: Mem.ShareRateMax: already set in line 1; accepted: each key once", 1, 0},
     {"Memory = 1\n" VM_A,
-     "ballast.conf:1: Memory: unknown host option; accepted: seed, loglevel, or an option "
+     "ballast.conf:1: Memory: unknown host option; accepted: seed, loglevel, overcommit, "
+     "swap.encrypt, swap, telemetry, or an option "
      "(`set` lists them)",
      1, 0},
     {"[a]\nmemory = 12Q\nkernel = vmlinuz",
@@ -202,6 +280,31 @@ static const struct error_case cases[] = {
      "ballast.conf:4: vcpus: 'two' is not a number; accepted: a number from 1 to 16", 1, 1},
     {VM_A "identity = xen", "ballast.conf:4: identity: 'xen' is unknown; accepted: vmware, none", 1,
      1},
+    {VM_A "disk = gone.img",
+     "ballast.conf:4: disk: no module 'gone.img' was loaded; accepted: the name of a boot module, "
+     "disk:NAME",
+     1, 1},
+    {VM_A "disk = disk:", "ballast.conf:4: disk: no value; ...", 1, 1},
+    {VM_A "modules = initrd.img one two, ,vmlinuz , gone.bin three",
+     "ballast.conf:4: modules: no module 'gone.bin' was loaded; accepted: names of at most 8 boot "
+     "modules, each with its arguments, between commas",
+     1, 1},
+    {VM_A "modules = " NINE_MODULES, "ballast.conf:4: modules: 9 modules; ...", 1, 1},
+    {VM_A "modules = vmlinuz " LONG_ARGS "x",
+     "ballast.conf:4: modules: arguments of 'vmlinuz' longer than 127 bytes; ...", 1, 1},
+    {"swap = of\n" VM_A,
+     "ballast.conf:1: swap: 'of' is unknown; accepted: off, auto, disk:NAME, ram:SIZE (from 4M)", 1,
+     0},
+    {"swap = disk:\n" VM_A, "ballast.conf:1: swap: 'disk:' is unknown; ...", 1, 0},
+    {"swap = ram:4095K\n" VM_A, "ballast.conf:1: swap: 'ram:4095K' is unknown; ...", 1, 0},
+    {"swap = ram:lots\n" VM_A, "ballast.conf:1: swap: 'ram:lots' is unknown; ...", 1, 0},
+    {VM_A "disk_readonly = yes",
+     "ballast.conf:4: disk_readonly: 'yes' is unknown; accepted: off, on", 1, 1},
+    {VM_A "console = hvc0", "ballast.conf:4: console: 'hvc0' is unknown; accepted: serial, virtio",
+     1, 1},
+    {VM_A "balloon = xen",
+     "ballast.conf:4: balloon: 'xen' is unknown; accepted: vmware, virtio, none", 1, 1},
+    {VM_A "rng = 1", "ballast.conf:4: rng: '1' is unknown; accepted: off, on", 1, 1},
     {VM_A "start = yes", "ballast.conf:4: start: 'yes' is unknown; accepted: auto, manual", 1, 1},
     {VM_A "cpu_shares = 0",
      "ballast.conf:4: cpu_shares: 0 is too small; accepted: low (500), normal (1000), high (2000), "
@@ -383,6 +486,8 @@ int main(void)
         cmocka_unit_test(test_empty),      cmocka_unit_test(test_errors),
         cmocka_unit_test(test_neighbours), cmocka_unit_test(test_nul_and_long),
         cmocka_unit_test(test_too_many),   cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_items),      cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_not_given),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

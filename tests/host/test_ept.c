@@ -225,9 +225,9 @@ static void test_age(void **state)
         assert_true(walk(WINDOW, &seen));
         assert_int_equal(seen.accessed, flags);
         assert_int_equal(seen.dirty, flags);
-        assert_true(pt_age(&pt, WINDOW, &batch));
+        assert_true(pt_age(&pt, WINDOW, ORDER_4K, &batch));
         assert_int_equal(pt_lookup(&pt, WINDOW, &leaf), flags);
-        assert_false(pt_age(&pt, WINDOW, &batch));
+        assert_false(pt_age(&pt, WINDOW, ORDER_4K, &batch));
         flush_batch_commit(&batch);
         pt_destroy(&pt, NULL);
         env_stop();

@@ -43,6 +43,13 @@ void log_msg(enum log_level level, const char *fmt, ...)
     strcat(logged, "|");
 }
 
+static bool behind;
+
+bool log_is_behind(void)
+{
+    return behind;
+}
+
 struct cpu *this_cpu(void)
 {
     static struct cpu cpu;
@@ -147,10 +154,24 @@ static void test_log_lines(void **state)
     guestconsole_destroy(NULL);
 }
 
+/* Who writes to the log waits for it, others do not. */
+static void test_full(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        struct guestconsole *c = create(i & 1);
+
+        behind = i & 2;
+        assert_int_equal(guestconsole_is_full(c), i == 3);
+        guestconsole_destroy(c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kept),
+        cmocka_unit_test(test_full),
         cmocka_unit_test(test_input),
         cmocka_unit_test(test_log_lines),
     };

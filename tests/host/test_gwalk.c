@@ -381,11 +381,55 @@ static void test_page_sizes(void **state)
     assert_int_equal(res.page_shift, 30);
 }
 
+static unsigned owned;
+static bool may_own;
+
+static void *own(void *ctx, void *slot)
+{
+    (void)ctx;
+    owned++;
+    return may_own ? slot : NULL;
+}
+
+/* Tables are asked for to be written only where a bit is missing. */
+static void test_owning(void **state)
+{
+    (void)state;
+    struct guest_paging pg = {.cr0 = 1ull << 31, .cr3 = 0x1000, .cr4 = 1 << 5, .efer = 1 << 10};
+    struct gwalk_request req = {.paging = &pg,
+                                .gva = GVA(0x1234),
+                                .access = GWALK_SET_AD,
+                                .phys_bits = PHYS_BITS,
+                                .peek = peek,
+                                .own = own};
+    struct gwalk_result res;
+
+    memset(memory, 0, sizeof memory);
+    *(uint64_t *)&memory[1][0] = 0x2027;
+    *(uint64_t *)&memory[2][0] = 0x3027;
+    *(uint64_t *)&memory[3][0] = 0x4027;
+    *(uint64_t *)&memory[4][8] = 0x9007;
+    assert_int_equal(gwalk(&req, &res), HV_EAGAIN);
+    assert_int_equal(owned, 1);
+    assert_int_equal(*(uint64_t *)&memory[4][8], 0x9007);
+    may_own = true;
+    assert_int_equal(gwalk(&req, &res), HV_OK);
+    assert_int_equal(owned, 2);
+    assert_int_equal(*(uint64_t *)&memory[4][8], 0x9027);
+    assert_int_equal(gwalk(&req, &res), HV_OK);
+    assert_int_equal(owned, 2);
+    req.access |= GWALK_WRITE;
+    assert_int_equal(gwalk(&req, &res), HV_OK);
+    assert_int_equal(owned, 3);
+    assert_int_equal(*(uint64_t *)&memory[4][8], 0x9067);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_modes),
         cmocka_unit_test(test_page_sizes),
+        cmocka_unit_test(test_owning),
     };
     rng_seed(&rng, 0x9a1c);
     return cmocka_run_group_tests(tests, NULL, NULL);

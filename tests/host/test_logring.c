@@ -61,14 +61,14 @@ static void test_reading(void **state)
 
     (void)state;
     logring_init(&r, buf, SIZE);
-    assert_false(logring_read(&r, &pos, &e));
+    assert_false(logring_read(&r, &pos, false, &e));
     for (unsigned i = 0; i < 5000; i++) {
         append(&r, i);
-        assert_true(logring_read(&r, &pos, &e));
+        assert_true(logring_read(&r, &pos, false, &e));
         struct seen s = {0};
         note(&e, &s);
         assert_int_equal(s.last, i);
-        assert_false(logring_read(&r, &pos, &e));
+        assert_false(logring_read(&r, &pos, false, &e));
     }
 }
 
@@ -97,7 +97,7 @@ static void test_wrapping(void **state)
         struct log_entry e;
         uint64_t pos = 0;
 
-        while (logring_read(&r, &pos, &e)) {
+        while (logring_read(&r, &pos, false, &e)) {
             note(&e, &again);
         }
         assert_memory_equal(&s, &again, sizeof(s));
@@ -115,10 +115,10 @@ static void test_long_text(void **state)
     memset(text, 'x', sizeof(text));
     logring_init(&r, buf, SIZE);
     logring_append(&r, 0, 0, 0, text, sizeof(text));
-    assert_true(logring_read(&r, &pos, &e));
+    assert_true(logring_read(&r, &pos, false, &e));
     assert_int_equal(e.len, LOGRING_TEXT_MAX);
     logring_append(&r, 0, 0, 0, "", 0);
-    assert_true(logring_read(&r, &pos, &e));
+    assert_true(logring_read(&r, &pos, false, &e));
     assert_string_equal(e.text, "");
 }
 
@@ -185,12 +185,62 @@ static void test_corruption(void **state)
     assert_int_equal(logring_scan(buf, SIZE, check_sane, NULL), 0);
 }
 
+/* A record that is reserved and not yet there holds the reader up, unless it is told to skip it; one that
+ * was overwritten does not, and the reader is told how much he missed. */
+static void test_unfinished(void **state)
+{
+    struct logring r;
+    struct log_entry e;
+    uint64_t pos = 0, hole;
+    uint8_t kept[32];
+
+    (void)state;
+    logring_init(&r, buf, SIZE);
+    append(&r, 0);
+    hole = r.head;
+    append(&r, 1);
+    uint64_t behind = r.head;
+    append(&r, 2);
+    memcpy(kept, buf + hole, sizeof(kept));
+    memset(buf + hole, 0, sizeof(kept)); /* the writer of line 1 is still at it */
+
+    assert_true(logring_read(&r, &pos, false, &e));
+    assert_false(logring_read(&r, &pos, false, &e));
+    assert_int_equal(pos, hole);
+    uint64_t skipping = pos;
+    assert_true(logring_read(&r, &skipping, true, &e));
+    assert_true(e.pos == behind && e.lost == behind - hole);
+    memcpy(buf + hole, kept, sizeof(kept));
+    assert_true(logring_read(&r, &pos, false, &e));
+    assert_true(e.pos == hole && e.lost == 0);
+
+    for (unsigned i = 3; i < 500; i++) {
+        append(&r, i);
+    }
+    assert_true(logring_read(&r, &pos, false, &e));
+    assert_true(e.lost > SIZE && e.pos == behind + e.lost && e.pos >= r.head - SIZE);
+    struct seen s = {0};
+    do {
+        note(&e, &s);
+    } while (logring_read(&r, &pos, false, &e));
+    assert_int_equal(s.last, 499);
+
+    memset(buf + (r.head & (SIZE - 1)), 0, 32);
+    append(&r, 500);
+    memset(buf + (pos & (SIZE - 1)), 0,
+           MIN(32u, SIZE - (pos & (SIZE - 1)))); /* the last one never comes */
+    assert_false(logring_read(&r, &pos, false, &e));
+    assert_true(pos < r.committed);
+    assert_false(logring_read(&r, &pos, true, &e));
+    assert_int_equal(pos, r.committed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reading),    cmocka_unit_test(test_wrapping),
         cmocka_unit_test(test_long_text),  cmocka_unit_test(test_moving),
-        cmocka_unit_test(test_corruption),
+        cmocka_unit_test(test_corruption), cmocka_unit_test(test_unfinished),
     };
     return cmocka_run_group_tests_name("logring", tests, NULL, NULL);
 }

@@ -50,7 +50,7 @@ static uint64_t view_root(void)
 {
     hpa_t root;
 
-    assert_int_equal(view->ops->root(view, NULL, &root), HV_OK);
+    assert_int_equal(view->ops->root(view, &root), HV_OK);
     return root.a;
 }
 

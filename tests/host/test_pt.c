@@ -215,10 +215,10 @@ static void do_age(struct rng *rng, struct flush_batch *batch)
     uint64_t va = WINDOW + i * PAGE_SIZE;
     struct ref_mapping seen;
 
-    (void)pt_age(&pt, va, batch);
-    assert_false(pt_age(&pt, va, batch));
+    (void)pt_age(&pt, va, ORDER_4K, batch);
+    assert_false(pt_age(&pt, va, ORDER_4K, batch));
     (void)ref_walk(root_pa(), va, &seen);
-    assert_int_equal(pt_age(&pt, va, batch), model[i].present);
+    assert_int_equal(pt_age(&pt, va, ORDER_4K, batch), model[i].present);
     assert_true(batch->dirty || !model[i].present);
 }
 
@@ -332,17 +332,17 @@ static void split_and_merge_1g(void **state)
     assert_int_equal(pt_create(&pt, &fmt_x86_npt, ORDER_1G, FRAME_VIEW, 7), HV_OK);
     assert_int_equal(pt_map(&pt, GIB(2), HPA(GIB(5)), GIB(1), rw, &batch), HV_OK);
     assert_false(batch.dirty);
-    assert_true(pt_age(&pt, GIB(2), &batch));
+    assert_true(pt_age(&pt, GIB(2), ORDER_4K, &batch));
     assert_int_equal(pt_split(&pt, GIB(2) + MIB(6), ORDER_4K, &batch), HV_OK);
     assert_int_equal(pt.leaves[0] + pt.leaves[1], 512 + 511);
-    assert_false(pt_age(&pt, GIB(2) + MIB(6) + 4 * PAGE_SIZE, &batch));
+    assert_false(pt_age(&pt, GIB(2) + MIB(6) + 4 * PAGE_SIZE, ORDER_4K, &batch));
     assert_false(pt_merge(&pt, GIB(2), ORDER_1G, &batch));
     assert_true(pt_merge(&pt, GIB(2) + MIB(7), ORDER_2M, &batch));
     assert_true(pt_merge(&pt, GIB(2), ORDER_1G, &batch));
     assert_true(pt_lookup(&pt, GIB(2) + 5, &leaf));
     assert_int_equal(leaf.order, ORDER_1G);
     assert_int_equal(leaf.pa.a, GIB(5));
-    assert_false(pt_age(&pt, GIB(2), &batch));
+    assert_false(pt_age(&pt, GIB(2), ORDER_4K, &batch));
     /* The tables wait for the flush. */
     assert_int_equal(batch.nr, 2);
     test_env.quiet = 1;

@@ -73,6 +73,19 @@ static void test_sound(void **state)
     assert_int_equal(check(), 0);
 }
 
+/* What flushes translations behind the shadow tables' back is not left to the guest. */
+static void test_flushes(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        const struct vmcb_config cfg = {.software_mmu = (i & 1) != 0, .invpcid = (i & 2) != 0};
+
+        vmcb_init(&m, &cfg);
+        assert_int_equal(m.ctl.intercept3, i == 3 ? ICEPT3_INVPCID : 0);
+        assert_int_equal((m.ctl.intercept1 & ICEPT1_INVLPG) != 0, cfg.software_mmu);
+    }
+}
+
 #define BREAK(change, says)                  \
     do {                                     \
         set_up();                            \
@@ -120,6 +133,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sound),
+        cmocka_unit_test(test_flushes),
         cmocka_unit_test(test_registers),
         cmocka_unit_test(test_controls),
     };

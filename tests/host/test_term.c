@@ -47,6 +47,22 @@ static void test_text(void **state)
     row_is(2, "?!");
 }
 
+/* Wherever a guest left it, what the shell prints afterwards is seen. */
+static void test_sane(void **state)
+{
+    static const char *const left[] = {"",         "\x1b",         "\x1b[",      "\x1b[12;3",
+                                       "\x1bP1;2", "\x1b]0;title", "\x1b]0;\x1b"};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(left); i++) {
+        term_init(&t, 20, 3);
+        put(left[i]);
+        put(TERM_SANE "\r\nseen");
+        row_is(0, "");
+        row_is(1, "seen");
+    }
+}
+
 static void test_sequences(void **state)
 {
     (void)state;
@@ -118,9 +134,8 @@ static void test_keys(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),
-        cmocka_unit_test(test_sequences),
-        cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_text), cmocka_unit_test(test_sequences),
+        cmocka_unit_test(test_sane), cmocka_unit_test(test_garbage),
         cmocka_unit_test(test_keys),
     };
     return cmocka_run_group_tests_name("term", tests, NULL, NULL);

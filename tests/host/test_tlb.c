@@ -25,6 +25,8 @@
 #include "kernel/vm/doctor.h"
 #include "kernel/vm/exit.h"
 #include "kernel/vm/memwait.h"
+#include "kernel/vm/overwrite.h"
+#include "kernel/vm/swapping.h"
 #include "mm/audit.h"
 #include "mm/buddy.h"
 #include "mm/p2m_internal.h" /* pages are taken away as reclaim does it */
@@ -191,15 +193,51 @@ void mitigate_switch(uint32_t vm)
     (void)vm;
 }
 
-bool memwait_wait(struct vcpu *v)
+bool softmmu_ready(struct vcpu *v)
 {
     (void)v;
+    return true;
+}
+
+void memwait_or_stop(struct vcpu *v, uint64_t gpa)
+{
+    (void)v, (void)gpa;
+    fail_msg("no memory");
+}
+
+bool memwait_before(struct vcpu *v, uint64_t gpa)
+{
+    (void)v, (void)gpa;
     return false;
 }
 
-void memwait_done(struct vcpu *v)
+void memwait_served(struct vcpu *v)
 {
     (void)v;
+}
+
+void swapping_wait(struct vm *vm, struct vcpu *v, gfn_t gfn)
+{
+    (void)vm, (void)v, (void)gfn;
+}
+
+bool overwrite_page(struct vcpu *v, const struct vm_exit *exit)
+{
+    (void)v, (void)exit;
+    return false;
+}
+
+void swapping_failed(struct vm *vm, gfn_t gfn)
+{
+    (void)vm, (void)gfn;
+    fail_msg("no store");
+}
+
+enum exit_action exit_again(struct vcpu *v, enum hv_err err)
+{
+    (void)v, (void)err;
+    fail_msg("no device");
+    return ACT_LEAVE;
 }
 
 void doctor_first_entry(struct vcpu *v)
@@ -331,7 +369,7 @@ static struct cached walk(const struct vcpu *v, struct tlb *t, uint64_t gfn)
         check(is_own(v, known->mfn, FRAME_VIEW), "a walk reads a table that is none any more");
         table = env_frame_ptr(known->mfn);
     } else {
-        check(v->vm->view->ops->root(v->vm->view, NULL, &root) == HV_OK, "no root");
+        check(v->vm->view->ops->root(v->vm->view, &root) == HV_OK, "no root");
         table = env_frame_ptr(hpa_mfn(root));
         for (unsigned level = 3; level > 0; level--) {
             entry = &table[(gfn >> (9 * level)) & 511];
@@ -413,7 +451,7 @@ static void fake_run(struct vcpu *v, struct vm_exit *exit)
         if (left > 0 && !guest_access(v, mine, gfn, write)) {
             exit->kind = EXIT_MEMORY;
             exit->mem =
-                (struct exit_memory){gfn_gpa(GFN(gfn)), write ? P2M_WRITE : P2M_READ, false};
+                (struct exit_memory){gfn_gpa(GFN(gfn)), write ? P2M_WRITE : P2M_READ, false, false};
             return;
         }
         if (left == 0 && !spins) {
@@ -736,11 +774,11 @@ static void pt_model(uint64_t first, uint64_t nr, uint64_t pa, bool present, boo
 /* A use after the flush is seen by the next look. */
 static void pt_age_step(uint64_t gfn, struct flush_batch *batch)
 {
-    (void)pt_age(&pt, gfn << PAGE_SHIFT, batch);
+    (void)pt_age(&pt, gfn << PAGE_SHIFT, ORDER_4K, batch);
     pt_commit_batch(batch);
     pt_read(&pt_tlb[0], gfn);
     if (pages[gfn].present) {
-        assert_true(pt_age(&pt, gfn << PAGE_SHIFT, batch));
+        assert_true(pt_age(&pt, gfn << PAGE_SHIFT, ORDER_4K, batch));
     }
 }
 

@@ -291,6 +291,17 @@ static void test_messages(void **state)
     wr(3, APIC_LDR, 0x14000000);
     send(0, 0x14, 0x4862);
     assert_true(requested(VCPU_REQ_EVENT) & 8);
+    /* "All", in either model and with no logical destination at all; in x2APIC mode it is an ID. */
+    wr(2, APIC_LDR, 0);
+    clear_requests();
+    send(0, 0xff, 0x4863);
+    assert_int_equal(requested(VCPU_REQ_EVENT), 0xf);
+    assert_int_equal(vlapic_write_msr(apic(1), MSR_APIC_BASE, 0xfee00c00), HV_OK);
+    clear_requests();
+    assert_int_equal(vlapic_write_msr(apic(1), MSR_X2APIC_FIRST + 0x30, 0xff00004064), HV_OK);
+    assert_int_equal(requested(VCPU_REQ_EVENT), 0);
+    assert_int_equal(vlapic_write_msr(apic(1), MSR_X2APIC_FIRST + 0x30, 0xffffffff00004065), HV_OK);
+    assert_int_equal(requested(VCPU_REQ_EVENT), 0xf);
     /* A vector below 16 is an error of the sender. */
     wr(0, APIC_ESR, 0);
     send(0, 1, 0x4005);
@@ -396,6 +407,12 @@ static void test_tsc_deadline(void **state)
     assert_int_equal(vlapic_write_msr(a, MSR_TSC_DEADLINE, deadline), HV_OK);
     assert_int_equal(vlapic_read_msr(a, MSR_TSC_DEADLINE, &v), HV_OK);
     assert_int_equal(v, deadline);
+    /* The guest sets its clock on: the deadline is that much nearer, but for the real time that passes
+     * while a deadline is converted. */
+    uint64_t before = host_timer(1)->deadline_tsc;
+    fake.vcpu[1].guest_tsc_offset += 600000;
+    vlapic_tsc_moved(a);
+    assert_in_range(before - host_timer(1)->deadline_tsc, 1, 600000 + 100000);
     run_timer(1);
     assert_int_equal(vlapic_pending(a), 0x31);
     /* The far future does not wrap. */

@@ -119,6 +119,24 @@ static void good_32(void)
     set_seg(1, 0x10, 0, 0xffffffff, 0xc09b);
 }
 
+/* Both with the software MMU. */
+static void good_software(bool ia32e)
+{
+    if (ia32e) {
+        good();
+    } else {
+        good_32();
+    }
+    vmcs[VMCS_PROC2_CTL] = PROC2_VPID;
+    vmcs[VMCS_PROC_CTL] |= PROC_CR3_LOAD | PROC_CR3_STORE | PROC_INVLPG;
+    vmcs[VMCS_EXCEPTIONS] = BIT(EXC_PF);
+    vmcs[VMCS_CR0_MASK] = CR0_PE | CR0_PG | CR0_WP;
+    vmcs[VMCS_CR4_MASK] = UINT64_MAX;
+    vmcs[VMCS_GUEST_CR0] |= CR0_WP;
+    vmcs[VMCS_GUEST_CR3] = ia32e ? 0x7000 : 0x7020;
+    vmcs[VMCS_GUEST_PDPTE0] = UINT64_MAX; /* not loaded from here */
+}
+
 /* And one in real mode, as after reset. */
 static void good_real(void)
 {
@@ -154,6 +172,12 @@ static void test_good(void **state)
     if (check() != 0) {
         fail_msg("real mode: %s", last);
     }
+    for (unsigned ia32e = 0; ia32e < 2; ia32e++) {
+        good_software(ia32e);
+        if (check() != 0) {
+            fail_msg("software MMU: %s", last);
+        }
+    }
 }
 
 /* A field's new value and a piece of the complaint. */
@@ -164,7 +188,7 @@ static const struct {
 } broken[] = {
     {VMCS_PIN_CTL, PIN_NMI | PIN_VIRTUAL_NMI, "pin-based controls: only bits"},
     {VMCS_PIN_CTL, PIN_INTERRUPT | PIN_VIRTUAL_NMI, "virtual NMIs need"},
-    {VMCS_PROC_CTL, 1ull << 32, "processor-based controls: only"},
+    {VMCS_PROC_CTL, 1ull << 32 | PROC_SECONDARY, "processor-based controls: only"},
     {VMCS_PROC2_CTL, 1ull << 32 | PROC2_EPT, "secondary controls: only"},
     {VMCS_EXIT_CTL, 1ull << 32 | EXITC_HOST_64, "VM-exit controls: only"},
     {VMCS_EXIT_CTL, 0, "address-space size"},
@@ -177,7 +201,6 @@ static const struct {
     {VMCS_TPR_THRESHOLD, 0x10, "TPR threshold"},
     {VMCS_EXIT_CTL, EXITC_HOST_64 | EXITC_SAVE_TIMER, "the preemption timer is saved"},
     {VMCS_VPID, 0, "VPID"},
-    {VMCS_PROC2_CTL, PROC2_UNRESTRICTED, "unrestricted guest needs EPT"},
     {VMCS_EPTP, 0x5000 | 1 | EPTP_WALK_4, "EPTP: memory type"},
     {VMCS_EPTP, 0x5000 | EPTP_TYPE_WB, "EPTP: a page walk"},
     {VMCS_EPTP, 0x5000 | EPTP_TYPE_WB | EPTP_WALK_4 | EPTP_AD, "EPTP: accessed"},
@@ -287,6 +310,9 @@ static void test_broken_fields(void **state)
 static void test_broken_pairs(void **state)
 {
     (void)state;
+    good_software(true);
+    vmcs[VMCS_PROC2_CTL] = PROC2_UNRESTRICTED;
+    expect_complaint("unrestricted guest needs EPT");
     good();
     vmcs[VMCS_PROC_CTL] |= PROC_NMI_WINDOW;
     vmcs[VMCS_PIN_CTL] = PIN_INTERRUPT | PIN_NMI;
@@ -390,6 +416,54 @@ static void test_broken_segments(void **state)
     expect_complaint("SS: DPL is 0");
 }
 
+/* Each rule of the software MMU. */
+static void test_broken_software(void **state)
+{
+    static const struct {
+        uint32_t field;
+        uint64_t clear, set;
+        const char *complaint;
+    } breaks[] = {
+        {VMCS_EXCEPTIONS, BIT(EXC_PF), 0, "all page faults exit"},
+        {VMCS_PF_MASK, 0, 1, "all page faults exit"},
+        {VMCS_PF_MATCH, 0, 1, "all page faults exit"},
+        {VMCS_PROC_CTL, PROC_CR3_LOAD, 0, "MOV to and from CR3"},
+        {VMCS_PROC_CTL, PROC_CR3_STORE, 0, "MOV to and from CR3"},
+        {VMCS_PROC_CTL, PROC_INVLPG, 0, "MOV to and from CR3"},
+        {VMCS_CR3_TARGETS, 0, 1, "no guest's CR3"},
+        {VMCS_CR0_MASK, CR0_WP, 0, "PE, PG and WP exit"},
+        {VMCS_CR4_MASK, CR4_SMAP, 0, "what a walk looks at"},
+        {VMCS_GUEST_CR0, CR0_WP, 0, "PG and WP are set"},
+        {VMCS_GUEST_CR4, 0, CR4_PGE, "PGE and PCIDE are clear"},
+        {VMCS_GUEST_CR3, 0, 8, "a table of ours"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < 2 * ARRAY_SIZE(breaks); i++) {
+        const uint32_t field = breaks[i / 2].field;
+
+        good_software(i & 1);
+        vmcs[field] = (vmcs[field] & ~breaks[i / 2].clear) | breaks[i / 2].set;
+        expect_complaint(breaks[i / 2].complaint);
+    }
+    good_software(false);
+    vmcs[VMCS_GUEST_CR3] = 1ull << 32;
+    expect_complaint("below 4 GiB");
+}
+
+/* What keeps a guest in emulation: segments alone. */
+static void test_segments_alone(void **state)
+{
+    (void)state;
+    good_software(false);
+    assert_int_equal(vmx_doctor_segments(&caps, read_field, NULL), 0);
+    vmcs[VMCS_GUEST_EFER] = UINT64_MAX;
+    vmcs[VMCS_GUEST_CR3] = 8;
+    assert_int_equal(vmx_doctor_segments(&caps, read_field, NULL), 0);
+    set_seg(2, 0x1003, 0x10030, 0xffff, 0x93); /* real mode's */
+    assert_int_not_equal(vmx_doctor_segments(&caps, read_field, NULL), 0);
+}
+
 static void test_virtual_8086(void **state)
 {
     (void)state;
@@ -424,6 +498,8 @@ int main(void)
         cmocka_unit_test(test_broken_activity),
         cmocka_unit_test(test_broken_segments),
         cmocka_unit_test(test_virtual_8086),
+        cmocka_unit_test(test_broken_software),
+        cmocka_unit_test(test_segments_alone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "kernel/devices/bus.h"
-#include "kernel/devices/devices.h"
+#include "kernel/devices/isa_irq.h"
 #include "kernel/lib/rng.h"
 #include "kernel/vm/guestconsole.h"
 #include "tests/host/fakevm.h"
@@ -55,12 +55,27 @@ void guestconsole_set_input_ready(struct guestconsole *c, void (*fn)(void *arg),
     c->arg = arg;
 }
 
-void vioapic_set_line(struct vm *vm, unsigned gsi, bool level)
+void isa_irq_set(struct vm *vm, unsigned gsi, bool level)
 {
     assert_ptr_equal(vm, &fake.vm);
     assert_int_equal(gsi, 4);
     edges += level && !line;
     line = level;
+}
+
+static bool full;
+static unsigned naps;
+
+bool guestconsole_is_full(const struct guestconsole *c)
+{
+    assert_ptr_equal(c, &console);
+    return full;
+}
+
+void thread_sleep_ns(uint64_t ns)
+{
+    assert_true(ns <= 10000000);
+    naps++;
 }
 
 static void type(const char *text)
@@ -229,6 +244,26 @@ static void test_busy_lock(void **state)
     assert_int_equal(bus_port(fake.vm.bus, &fake.vcpu[0], 0x3fd, 1, false, &value), HV_OK);
 }
 
+/* The log is behind: the byte comes later, and only off the fast path anybody sleeps. */
+static void test_full(void **state)
+{
+    (void)state;
+    uint64_t value = 'z';
+
+    full = true;
+    fake.vcpu[0].in_guest = 1;
+    assert_int_equal(bus_port(fake.vm.bus, &fake.vcpu[0], 0x3f8, 1, true, &value), HV_EAGAIN);
+    assert_int_equal(naps, 0);
+    fake.vcpu[0].in_guest = 0;
+    assert_int_equal(bus_port(fake.vm.bus, &fake.vcpu[0], 0x3f8, 1, true, &value), HV_EAGAIN);
+    assert_int_equal(naps, 1);
+    assert_int_equal(console.out_len, 0);
+    assert_int_equal(rd(5) & 0x60, 0x60);
+    full = false;
+    assert_int_equal(bus_port(fake.vm.bus, &fake.vcpu[0], 0x3f8, 1, true, &value), HV_OK);
+    assert_int_equal(console.out_len, 1);
+}
+
 static void test_garbage(void **state)
 {
     (void)state;
@@ -252,7 +287,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_detection), TEST(test_output),   TEST(test_transmit_interrupt),
         TEST(test_input),     TEST(test_loopback), TEST(test_busy_lock),
-        TEST(test_garbage),
+        TEST(test_full),      TEST(test_garbage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Whose turn it is: the choice of victims, set-up, numbers; see swap.h. What has been chosen leaves by
+ * swap_batch.c and comes back by swap_in.c.
+ */
+#include "mm/reclaim/swap.h"
+
+#include "mm/buddy.h"
+#include "mm/env.h"
+#include "mm/p2m_large.h"
+#include "mm/reclaim/swap_internal.h"
+#include "mm/share/scan.h"
+
+#define RUN_PAGES 8u /* neighbours that leave together, aligned */
+#define TRIES 64u    /* runs drawn for a batch before all pages are looked through */
+#define TABLE_PART 16u
+#define RELAX_PAGES 1024u /* looked at between two looks at what else is to do */
+#define LOG_BURST 16
+#define LOG_INTERVAL_NS 5000000000ull
+
+struct swap swap = {.lock = SPINLOCK_INIT(RANK_SWAP, "swap")};
+
+/* ---- Victims ---- */
+
+static uint64_t draw(uint64_t limit)
+{
+    spin_lock(&swap.lock);
+    uint64_t n = rng_below(&swap.rng, limit);
+    spin_unlock(&swap.lock);
+    return n;
+}
+
+static uint64_t nr_pages(const struct p2m *p)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < p->nr_ram; i++) {
+        sum += p->ram[i].nr;
+    }
+    return sum;
+}
+
+/* Page number n of p's RAM. */
+static gfn_t nth_page(const struct p2m *p, uint64_t n)
+{
+    for (unsigned i = 0; i < p->nr_ram; i++) {
+        if (n < p->ram[i].nr) {
+            return gfn_add(p->ram[i].first, n);
+        }
+        n -= p->ram[i].nr;
+    }
+    return GFN(0);
+}
+
+/* A private page of 4 KiB that nobody holds; one of a large page, by splitting that. Large pages that
+ * are in use, or in the way of memory for their tables, stay. */
+static bool is_victim(struct p2m *p, gfn_t gfn, struct p2m_entry *e)
+{
+    p2m_query(p, gfn, e);
+    while (e->state == P2M_PRIVATE && e->order != ORDER_4K) {
+        if (p2m_large_split(p, gfn) != HV_OK) {
+            return false;
+        }
+        p2m_query(p, gfn, e);
+    }
+    return e->state == P2M_PRIVATE && e->writable && p2m_pin_record(e)->refs == 0;
+}
+
+/* Consider the run around gfn. */
+static unsigned add_run(struct p2m *p, struct swap_batch *b, gfn_t gfn, unsigned most)
+{
+    uint64_t first = ALIGN_DOWN(gfn.n, RUN_PAGES);
+    unsigned nr = 0;
+
+    for (unsigned i = 0; i < RUN_PAGES && nr < most; i++) {
+        struct p2m_entry e;
+
+        if (is_victim(p, GFN(first + i), &e)) {
+            if (!batch_add(b, GFN(first + i), &e)) {
+                break;
+            }
+            nr++;
+        }
+    }
+    return nr;
+}
+
+/* Few are left: go through all of RAM from a random place. */
+static unsigned look_through(struct p2m *p, struct swap_batch *b, uint64_t pages, unsigned most)
+{
+    uint64_t at = draw(pages);
+    unsigned nr = 0;
+
+    for (uint64_t i = 0; i < pages && nr < most; i++) {
+        gfn_t gfn = nth_page(p, (at + i) % pages);
+        struct p2m_entry e;
+
+        nr += is_victim(p, gfn, &e) && batch_add(b, gfn, &e);
+        if (i % RELAX_PAGES == RELAX_PAGES - 1) {
+            env_relax();
+        }
+    }
+    return nr;
+}
+
+static unsigned choose_victims(struct p2m *p, struct swap_batch *b, unsigned most)
+{
+    uint64_t pages = nr_pages(p);
+    unsigned nr = 0;
+
+    if (pages == 0) {
+        return 0;
+    }
+    for (unsigned i = 0; i < TRIES && nr < most; i++) {
+        nr += add_run(p, b, nth_page(p, draw(pages)), most - nr);
+    }
+    return nr != 0 ? nr : look_through(p, b, pages, most);
+}
+
+/* ---- The cache's oldest ---- */
+
+static unsigned choose_oldest(struct p2m *p, struct swap_batch *b)
+{
+    gfn_t oldest[SWAP_BATCH];
+    unsigned nr, added = 0;
+
+    spin_lock(&p->lock);
+    nr = zip_oldest(p, oldest, SWAP_BATCH);
+    spin_unlock(&p->lock);
+    for (unsigned i = 0; i < nr; i++) {
+        struct p2m_entry e;
+
+        p2m_query(p, oldest[i], &e);
+        added += e.state == P2M_COMPRESSED && batch_add(b, oldest[i], &e);
+    }
+    return added;
+}
+
+/* The cache is at its bound: its oldest pages are next. */
+static bool cache_is_full(struct p2m *p, const struct swap_how *how)
+{
+    struct p2m_counters count;
+
+    p2m_counters(p, &count);
+    return count.zip_frames != 0 && count.zip_frames >= count.ram * how->zip_pct / 100;
+}
+
+/* ---- Taking ---- */
+
+bool swap_has_store(void)
+{
+    return swap.ready && __atomic_load_n(&swap.cfg.store, __ATOMIC_ACQUIRE) != NULL &&
+           !__atomic_load_n(&swap.gone, __ATOMIC_RELAXED);
+}
+
+bool swap_possible(const struct p2m *p)
+{
+    return swap.ready && !p->no_paging;
+}
+
+enum hv_err swap_out(struct p2m *p, uint64_t most, const struct swap_how *how,
+                     struct swap_step *out)
+{
+    bool full = cache_is_full(p, how);
+    struct swap_batch *b;
+    unsigned nr;
+
+    *out = (struct swap_step){0};
+    if (!swap.ready || p->no_paging || ((full || !how->compress) && !swap_has_store())) {
+        return HV_ENOENT;
+    }
+    out->freed += batch_reap();
+    b = batch_get(p, how->urgent);
+    if (b == NULL) {
+        return HV_EAGAIN;
+    }
+    if (full) {
+        nr = choose_oldest(p, b);
+    } else {
+        nr = choose_victims(p, b, (unsigned)MIN(most, (uint64_t)SWAP_BATCH));
+    }
+    batch_run(b, how, out);
+    /* Nothing where there were victims: the store is full. */
+    return nr != 0 && out->freed + out->started != 0 ? HV_OK : HV_ENOENT;
+}
+
+uint64_t swap_reap(void)
+{
+    if (!swap.ready) {
+        return 0;
+    }
+    swap_in_reap();
+    return batch_reap();
+}
+
+void swap_leave(struct p2m *p)
+{
+    while (__atomic_load_n(&p->io, __ATOMIC_ACQUIRE) != 0) {
+        (void)swap_reap();
+        env_relax();
+    }
+}
+
+/* ---- Set-up ---- */
+
+/* As many slots as the table may have memory for: 1/TABLE_PART of what is free. */
+static uint64_t affordable(const struct store *s)
+{
+    uint64_t nr = MIN(s->nr_slots, SLOTS_MAX);
+
+    while (slots_frames(nr) > buddy_free_frames() / TABLE_PART + 1) {
+        nr /= 2;
+    }
+    return nr;
+}
+
+uint64_t swap_add_store(struct store *s)
+{
+    uint64_t nr = affordable(s);
+
+    if (!swap.ready || swap.cfg.store != NULL) {
+        return 0;
+    }
+    while (nr != 0 && slots_init(nr) != HV_OK) {
+        nr /= 2;
+    }
+    if (nr != 0) {
+        __atomic_store_n(&swap.cfg.store, s, __ATOMIC_RELEASE);
+    }
+    return nr;
+}
+
+enum hv_err swap_init(const struct swap_config *cfg)
+{
+    uint64_t nr = cfg->store != NULL ? affordable(cfg->store) : 0;
+    enum hv_err err = HV_OK;
+
+    swap.cfg = *cfg;
+    swap.gone = false;
+    swap.stats = (struct swap_stats){0};
+    ratelimit_init(&swap.limit, LOG_BURST, LOG_INTERVAL_NS);
+    rng_seed(&swap.rng, cfg->seed);
+    list_init(&swap.free_batches);
+    list_init(&swap.free_reads);
+    if (nr != 0) {
+        err = slots_init(nr);
+    }
+    if (err == HV_OK) {
+        err = batch_init();
+    }
+    if (err == HV_OK) {
+        err = swap_in_init();
+    }
+    swap.ready = err == HV_OK;
+    if (err != HV_OK) {
+        swap_in_fini();
+        batch_fini();
+        slots_fini();
+    }
+    return err;
+}
+
+void swap_fini(void)
+{
+    if (swap.ready) {
+        (void)swap_reap();
+        swap.ready = false;
+        swap_in_fini();
+        batch_fini();
+        slots_fini();
+    }
+}
+
+/* ---- Numbers ---- */
+
+void swap_stats(struct swap_stats *out)
+{
+    struct slots_stats s;
+
+    slots_stats(&s);
+    *out = swap.stats;
+    out->store = swap.ready && swap.cfg.store != NULL ? swap.cfg.store->name : NULL;
+    out->slots = s.total;
+    out->used = s.used;
+    out->bad = s.bad;
+}

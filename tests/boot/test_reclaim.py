@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Memory moves between VMs: the states of memory and what follows from them."""
+
+import re
+import time
+
+from disks import MIB, drive, swap_image
+from machine import SLOW, conf, guest_elf
+from platforms import runs_on
+
+CHANGE = re.compile(r"\[ *(\d+\.\d+)\] (?:info: )?memory: (\w+), was (\w+): (\d+) MB free, ([^\r\n]*)")
+
+
+def _note(m, text):
+    """A figure for the reader: on the standard output and in the log."""
+    print(text)
+    m.log.write("\n# " + text + "\n")
+
+
+def _changes(m):
+    """(second, to, from, MB free, cause) of every change of state so far."""
+    return [(float(t), to, was, int(mb), cause) for t, to, was, mb, cause in CHANGE.findall(m.text())]
+
+
+def _hog(n, mb, **keys):
+    return "hog%d" % n, {"memory": "%dM" % (mb + 4), "kernel": "memtouch.elf", "output": "log",
+                         "start": "manual", "cmdline": "name=hog%d end=halt rounds=1 mb=%d" % (n, mb),
+                         **keys}
+
+
+def _says(m, pattern, timeout):
+    """Wait until it stands somewhere in what the machine has printed."""
+    end = time.monotonic() + timeout * SLOW
+    while not re.search(pattern, m.text()):
+        assert time.monotonic() < end, pattern
+        m.wait_for("version", "Ballast")
+        time.sleep(0.5)
+
+
+@runs_on(svm={"mem": "256M", "limit": 300, "mb": 28}, vmx={"mem": "256M", "limit": 400, "mb": 28})
+def test_states_walk(on):
+    """VMs that come, one by one, drive the host through all states, and back as they go. Nothing can be
+    taken from them, so the last one waits in *low*, until memory is there again."""
+    period, nr = 2, 9
+    hogs = [_hog(n, on["mb"]) for n in range(nr)]
+    keep = ("keep", {"memory": "24M", "min": "24M", "kernel": "memtouch.elf",
+                     "cmdline": "name=keep end=halt rounds=100000 mb=16"})
+    text = conf(keep, *hogs, seed=31, overcommit="unbacked",
+                **{"Mem.ShareScanGHz": 0, "Mem.MemZipEnable": 0, "Mem.MemMinFreePct": 40,
+                   "Mem.BalancePeriod": period})
+    with on.machine(modules={"ballast.conf": text, "memtouch.elf": guest_elf("memtouch")}) as m:
+        m.prompt()
+        waits = None
+        for name, _ in hogs:
+            m.send("vm %s start\r" % name)
+            if m.expect([r"\[%s\] SUMMARY passed \d+ failed 0" % name, "memory: low, was"], 60) == 1:
+                waits = name
+                break
+        assert waits, "memory never became low"
+        m.send("\r")
+        m.prompt()
+        m.wait_for("why %s" % waits, r"It is low, and this VM waits because it holds more than its due", 8)
+        # Who holds no more than its due goes on.
+        assert "waits" not in m.command("why keep")
+        m.send("console keep\r")
+        m.expect("Ctrl-")
+        for _ in range(3):
+            m.expect(r"round \d+", 30)
+        m.send("\x1d")
+        m.prompt()
+        m.command("vm hog0 destroy")
+        m.command("vm hog1 destroy")
+        _says(m, r"\[%s\] SUMMARY passed \d+ failed 0" % waits, 60)
+        for name, _ in hogs[2:]:
+            if name == waits:
+                break
+            m.command("vm %s destroy" % name)
+        m.wait_for("why keep", "Memory is high", 60)
+        assert "audit: passed" in m.command("audit")
+        changes = _changes(m)
+        for t, to, was, mb, cause in changes:
+            _note(m, "%.1f s: %s, was %s, %d MB free, %s" % (t, to, was, mb, cause))
+        order = ["high", "soft", "hard", "low"]
+        falls = [c for c in changes if order.index(c[1]) > order.index(c[2])]
+        climbs = [c for c in changes if c not in falls]
+        assert [c[1] for c in falls][:3] == ["soft", "hard", "low"]
+        assert {c[1] for c in climbs} == {"hard", "soft", "high"}
+        for c in falls:
+            assert re.search(r"below \d+ MB; vm \w+ took \d+ KB just now", c[4]), c
+        for c in climbs:
+            # One step at a time, and not before the period is over since the last fall.
+            assert order.index(c[2]) - order.index(c[1]) == 1
+            assert all(c[0] - f[0] > period - 0.2 for f in falls if f[0] < c[0]), c
+        assert "FAIL" not in m.text()
+        m.poweroff()
+
+
+def _progress(m):
+    """Name to (checked steps, bad) by the guests' own words so far."""
+    out = {}
+    for name, touched, bad in re.findall(r"\[([\w.-]+)\] wset: t=\S+ step=\d+ size=\d+ touched=(\d+) "
+                                         r"bad=(\d+)", m.text()):
+        out[name] = int(touched)
+        assert bad == "0", name
+    return out
+
+
+@runs_on(svm={"mem": "208M", "limit": 400, "long": True})
+def test_thrash_zoo(on):
+    """Five VMs that want more than there is: one that takes everything when it starts, two that swing in
+    opposite phase, one without a balloon driver and one whose driver never answers. Each of them makes
+    progress in every window of 20 seconds (the bound), and finds its memory as it left it."""
+    swing = "touch 40M random 8s; shrink 4M; sleep 8s; "
+
+    def zoo(name, script, options=""):
+        return name, {"memory": "64M", "min": "12M", "kernel": "wset.elf", "output": "log",
+                      "cmdline": '"name=%s %s seed=3 end=halt script=%s"' %
+                                 (name, options, re.sub(r"\s*;\s*", ";", script).replace(" ", "_"))}
+    vms = [zoo("boots", "fill half; touch 30M random 400s", "wipe=yes"),
+           zoo("swing", "fill half; " + swing * 20),
+           zoo("swong", "fill half; sleep 8s; " + swing * 20),
+           zoo("plain", "fill half; touch 40M random 400s", "balloon=no")]
+    dead = ("dead", {"memory": "64M", "min": "12M", "kernel": "balloon.elf",
+                     "cmdline": "name=dead mb=48 deaf pause=1000000 rounds=0"})
+    text = conf(*vms, dead, seed=32, **{"Mem.BalancePeriod": 3, "Mem.SamplePeriod": 5})
+    image = swap_image(on.name, 256 * MIB)
+    with on.machine(extra=drive("virtio", image), modules={"ballast.conf": text, "wset.elf": guest_elf("wset"),
+                                                 "balloon.elf": guest_elf("balloon")}) as m:
+        m.prompt()
+        m.expect(r"memory: (hard|low), was", 100)
+        before, least = None, {}
+        for _ in range(4):
+            end = time.monotonic() + 20 * SLOW
+            while time.monotonic() < end:
+                m.wait_for("version", "Ballast", every=1)
+                time.sleep(1)
+            now = _progress(m)
+            for name in now if before else ():
+                least[name] = min(least.get(name, 1 << 60), now[name] - before.get(name, 0))
+            before = now
+        _note(m, "least touched in a window: %s" % least)
+        assert set(least) == {n for n, _ in vms} and all(n > 0 for n in least.values())
+        assert all(s in m.command("vms") for s in ("boots", "dead"))
+        assert not re.search(r"stopped", m.command("vms"))
+        assert re.search(r"driver does not answer|no balloon driver", m.command("why dead"))
+        assert "audit: passed" in m.command("audit")
+        m.poweroff()

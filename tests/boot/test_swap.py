@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Compression and swapping: more guest memory than the machine has, in guests without a balloon."""
+
+import re
+
+from disks import MIB, drive, swap_image
+from machine import conf, guest_elf
+from platforms import runs_on
+
+DISK_MIB = 512  # sparse
+
+
+def bochs_disk(path):
+    """Bochs's configuration of a disk that is not the one it boots from."""
+    return 'ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15\n' \
+           'ata1-master: type=disk, mode=flat, path="%s"' % path
+
+
+def disk_for(on, path, **options):
+    """Arguments of the platform's machine for a disk of the kind that the scenario asks for."""
+    if on.get("kind") == "bochs":
+        return bochs_disk(path)
+    return drive(on["kind"], path, **options)
+
+
+def number(text, pattern):
+    found = re.search(pattern, text)
+    assert found, text
+    return int(found.group(1))
+
+
+def memtouch(name, mib, rounds, fill="random", **keys):
+    """A guest of so many MiB that writes all of its memory, and checks and renews it in rounds."""
+    return name, {"memory": "%dM" % mib, "kernel": "memtouch.elf", "output": "log",
+                  "cmdline": "name=%s end=exit fill=%s order=random rounds=%d" % (name, fill, rounds),
+                  **keys}
+
+
+def modules(*vms, **host):
+    host.setdefault("seed", 1)
+    return {"ballast.conf": conf(*vms, **host), "memtouch.elf": guest_elf("memtouch")}
+
+
+def free_mib(on, extra):
+    """Memory of the machine that guests can have."""
+    with on.machine("-empty", extra=extra) as m:
+        m.prompt()
+        free = number(m.command("mem once"), r"(\d+) free")
+        m.poweroff()
+    return free
+
+
+def all_passed(m, names, rounds, timeout):
+    """Every guest ended by itself, with every page as it was written."""
+    m.wait_for("vms", r"\d+ VMs?: 0 running", timeout=timeout, every=2)
+    text = m.wait_log([r"vm %s: exited with code 1\b" % n for n in names])
+    for name in names:
+        assert re.search(r"\[%s\] SUMMARY passed %d failed 0" % (name, rounds + 2), text), name
+
+
+# The smallest machine on each kind of controller in the quick set; the larger ones in test-all.
+TWO_TO_ONE = {
+    "svm": [{"id": "virtio", "kind": "virtio", "smp": 2, "mem": "40M", "limit": 240},
+            {"id": "virtio-256M", "kind": "virtio", "smp": 2, "mem": "256M", "limit": 900, "long": True},
+            {"id": "ahci", "kind": "sata", "smp": 2, "mem": "64M", "limit": 240, "long": True},
+            {"id": "nvme", "kind": "nvme", "smp": 2, "mem": "64M", "limit": 240, "long": True},
+            {"id": "ide", "kind": "ide", "machine": "pc", "mem": "64M", "limit": 240, "long": True}],
+    "vmx": {"kind": "bochs", "mem": "32M", "limit": 600, "long": True},
+    "shadow_svm": {"kind": "virtio", "smp": 2, "mem": "40M", "limit": 400, "long": True},
+}
+
+
+@runs_on(**TWO_TO_ONE)
+def test_swap_two_to_one(on):
+    """Guests of twice the machine's memory write all of it with noise, and find it again in three
+    rounds; none is stopped."""
+    rounds = 3
+    extra = disk_for(on, swap_image(on.name, DISK_MIB * MIB))
+    guests = 2
+    mib = 2 * free_mib(on, extra) // guests
+    names = ["w%d" % i for i in range(guests)]
+    vms = [memtouch(n, mib, rounds, largepages="auto" if i % 2 else "off") for i, n in enumerate(names)]
+    with on.machine(extra=extra, modules=modules(*vms)) as m:
+        m.prompt()
+        all_passed(m, names, rounds, on["limit"])
+        mem = m.command("mem once")
+        assert re.search(r"errors: 0 write, 0 read, 0 checksum", mem), mem
+        for name in names:
+            m.command("vm %s destroy" % name)
+        assert number(m.command("mem once"), r": (\d+) of \d+ slots") == 0
+        assert "audit: passed" in m.command("audit")
+        m.poweroff()
+
+
+@runs_on(svm={"kind": "virtio", "mem": "128M"}, vmx={"kind": "bochs", "mem": "64M", "long": True})
+def test_swap_overwritten(on):
+    """Pages that string instructions write as a whole are not read from the disk first; what they write
+    in part, or move onto itself, is."""
+    mib = 12
+    extra = disk_for(on, swap_image(on.name, 64 * MIB))
+    vm = ("over", {"memory": "16M", "kernel": "overwrite.elf", "output": "log", "largepages": "off",
+                   "cmdline": "name=over end=exit mb=%d" % mib})
+    host = {"seed": 1, "Mem.MemZipEnable": 0, "swap.encrypt": "off"}
+    with on.machine(extra=extra, modules={"ballast.conf": conf(vm, **host),
+                                          "overwrite.elf": guest_elf("overwrite")}) as m:
+        m.expect(r"overwrite: filled", 90)
+        m.send("\r")
+        m.prompt()
+        taken = number(m.command("vm over swapout 64M"), r"(\d+) pages compressed, or on")
+        assert taken >= mib * 256 * 9 // 10
+        m.wait_for("mem once", r"STORE +: \S+ [1-9]\d\d+ of")
+        m.send("console over\r")
+        m.expect("Ctrl-")
+        m.send("x\x1d")
+        m.expect(r"\[over\] SUMMARY passed 1 failed 0", 120)
+        m.send("\r")
+        m.prompt()
+        # Four kinds of pages in eight are whole; what touches that came first brought along is not spared.
+        spared = number(m.command("mem once"), r"(\d+) spared")
+        assert spared >= mib * 256 // 4, spared
+        assert "audit: passed" in m.command("audit")
+        m.poweroff()
+
+
+@runs_on(svm={"kind": "virtio", "mem": "96M", "smp": 2, "limit": 400, "long": True})
+def test_swap_compression_saves_reads(on):
+    """A compressible load asks the disk for at least three times fewer pages with compression than
+    without."""
+    reads = {}
+    for zip_on in (0, 1):
+        extra = disk_for(on, swap_image(on.name, DISK_MIB * MIB))
+        names = ["w0", "w1"]
+        vms = [memtouch(n, 58, 2, fill="half") for n in names]
+        host = {"Mem.MemZipEnable": zip_on, "Mem.MemZipMaxPct": 100, "swap.encrypt": "off"}
+        with on.machine("-zip%d" % zip_on, extra=extra, modules=modules(*vms, **host)) as m:
+            m.prompt()
+            all_passed(m, names, 2, on["limit"])
+            reads[zip_on] = number(m.command("disks"), r"(\d+) reads,")
+            m.poweroff()
+    print("disk reads: %d without compression, %d with it" % (reads[0], reads[1]))
+    assert reads[0] > 3000 and reads[0] >= 3 * reads[1], reads

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The queue of vCPUs that wait for memory: who waits, and whom those who wait hold up. A thread that blocks
+ * calls a hook, in which the others act.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <string.h>
+
+#include "kernel/vm/balance.h"
+#include "kernel/vm/memwait.h"
+#include "mm/buddy.h"
+#include "mm/p2m.h"
+#include "mm/reclaim/reclaim.h"
+#include "tests/host/fakevm.h"
+
+/* Two VMs; a p2m is an address that nobody looks behind. */
+static struct vm vms[2];
+static struct vcpu cpus[2];
+static char p2ms[2];
+static struct {
+    bool blocked[2];
+    bool away; /* the page has no frame */
+    unsigned blocks;
+    void (*on_block)(void);
+} now;
+
+bool reclaim_is_blocked(const struct p2m *p)
+{
+    return now.blocked[(const char *)p - p2ms];
+}
+
+bool reclaim_numbers(struct p2m *p, struct reclaim_numbers *out)
+{
+    (void)p, (void)out;
+    return false;
+}
+
+bool reclaim_has_hope(uint64_t lately_ns)
+{
+    (void)lately_ns;
+    return true;
+}
+
+uint64_t buddy_free_frames(void)
+{
+    return 100;
+}
+
+void p2m_query(struct p2m *p, gfn_t gfn, struct p2m_entry *out)
+{
+    (void)p, (void)gfn;
+    *out = (struct p2m_entry){.state = now.away ? P2M_SWAPPED : P2M_PRIVATE,
+                              .mfn = now.away ? MFN_NONE : MFN(5)};
+}
+
+void balance_wake(void)
+{
+}
+
+struct cpu *this_cpu(void)
+{
+    static struct cpu cpu;
+
+    return &cpu;
+}
+
+void thread_wake(struct thread *t)
+{
+    (void)t;
+}
+
+void thread_sleep_ns(uint64_t ns)
+{
+    (void)ns;
+}
+
+void thread_block(void)
+{
+    void (*hook)(void) = now.on_block;
+
+    now.blocks++;
+    now.on_block = NULL;
+    if (hook != NULL) {
+        hook();
+    }
+}
+
+static void begin(void)
+{
+    fakevm_reset(1);
+    memset(&now, 0, sizeof(now));
+    for (unsigned i = 0; i < 2; i++) {
+        vms[i] = (struct vm){.p2m = (struct p2m *)&p2ms[i]};
+        cpus[i] = (struct vcpu){.vm = &vms[i]};
+    }
+    memwait_serving();
+    now.away = true;
+}
+
+static void other_need_not_wait(void)
+{
+    assert_true(memwait_pending());
+    assert_false(memwait_before(&cpus[1], 0x2000));
+    assert_int_equal(now.blocks, 1);
+    /* Once it waits for frames alone, it comes first. */
+    now.blocked[0] = false;
+    assert_true(memwait_before(&cpus[1], 0x2000));
+    assert_int_equal(now.blocks, 2);
+}
+
+static void blocked_hold_up_nobody(void **state)
+{
+    (void)state;
+    begin();
+    now.blocked[0] = true;
+    now.on_block = other_need_not_wait;
+    assert_true(memwait_before(&cpus[0], 0x1000));
+    assert_int_equal(now.blocks, 2);
+    assert_false(memwait_pending());
+}
+
+static void other_waits_its_turn(void)
+{
+    assert_true(memwait_before(&cpus[1], 0x2000));
+    now.away = false;
+    assert_false(memwait_before(&cpus[1], 0x2000));
+    now.away = true;
+    /* Both were told that it is their turn. */
+    memwait_serve();
+    assert_true(cpus[0].memory_wait.turn);
+}
+
+static void in_order(void **state)
+{
+    (void)state;
+    begin();
+    now.on_block = other_waits_its_turn;
+    memwait_or_stop(&cpus[0], 0x1000);
+    assert_int_equal(now.blocks, 2);
+    assert_false(memwait_before(&cpus[0], 0x1000));
+    memwait_served(&cpus[0]);
+    assert_int_equal(fake.stops, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(blocked_hold_up_nobody),
+        cmocka_unit_test(in_order),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The software MMU's share of a vCPU, with a view that answers as it is told: what each answer becomes,
+ * and that no translation outlives a load of CR3 or an INVLPG.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "arch/x86_64/regs.h"
+#include "kernel/emul/emul.h"
+#include "kernel/vm/exit.h"
+#include "kernel/vm/memwait.h"
+#include "mm/gwalk.h"
+#include "mm/p2m.h"
+#include "tests/host/fakevm.h"
+
+static struct view view;
+static struct vcpu *v;
+static struct {
+    enum hv_err load, invlpg, fault; /* what the view says */
+    uint32_t error;
+    gpa_t gpa;
+    uint64_t gva, access; /* what it was asked */
+    uint32_t word;        /* code at RIP; 0: not reachable */
+    hpa_t root;
+    unsigned injected, waits, devices, failures;
+    bool ram, known;
+} now;
+
+enum hv_err shadow_load(struct view *w, struct shadow_cpu *cpu, const struct guest_paging *paging,
+                        bool fast, hpa_t *root)
+{
+    (void)w, (void)fast;
+    if (now.load == HV_OK) {
+        cpu->paging = *paging;
+        *root = HPA(paging->cr3 + 0x100000);
+    }
+    return now.load;
+}
+
+bool shadow_switch(struct view *w, struct shadow_cpu *cpu, uint64_t cr3, hpa_t *root)
+{
+    (void)w, (void)cpu;
+    *root = HPA(cr3 + 0x200000);
+    return now.known;
+}
+
+enum hv_err shadow_invlpg(struct view *w, struct shadow_cpu *cpu, gva_t gva, bool fast)
+{
+    (void)w, (void)cpu, (void)fast;
+    now.gva = gva.a;
+    return now.invlpg;
+}
+
+enum hv_err shadow_fault(struct view *w, struct shadow_cpu *cpu, struct shadow_fault *f, bool fast)
+{
+    (void)w, (void)cpu, (void)fast;
+    now.gva = f->gva.a;
+    now.access = f->access;
+    f->error = now.error;
+    f->gpa = now.gpa;
+    f->gfn = GFN(77);
+    return now.fault;
+}
+
+void shadow_tidy(struct view *w)
+{
+    (void)w;
+}
+
+const uint8_t *vcpu_code(struct vcpu *u, unsigned len)
+{
+    (void)u;
+    assert_true(len <= sizeof now.word);
+    return now.word != 0 ? (const uint8_t *)&now.word : NULL;
+}
+
+enum hv_err emul_decode_invlpg(struct vcpu *u, bool fast, uint8_t *insn_len, gva_t *gva)
+{
+    (void)u;
+    *insn_len = 7;
+    *gva = GVA(0x7000);
+    return fast ? HV_EAGAIN : HV_OK;
+}
+
+enum exit_action fault_device(struct vcpu *u, struct vm_exit *exit, bool fast)
+{
+    (void)u, (void)fast;
+    now.devices++;
+    now.ram = exit->mem.ram;
+    assert_int_equal(exit->mem.gpa.a, now.gpa.a);
+    return ACT_RESUME;
+}
+
+enum exit_action fault_failed(struct vcpu *u, gpa_t gpa, enum hv_err err)
+{
+    (void)u;
+    now.failures++;
+    assert_int_equal(gpa.a, 77 * PAGE_SIZE);
+    assert_int_equal(err, now.fault);
+    return ACT_LEAVE;
+}
+
+void memwait_or_stop(struct vcpu *u, uint64_t gpa)
+{
+    (void)u, (void)gpa;
+    now.waits++;
+}
+
+enum exit_action exit_again(struct vcpu *u, enum hv_err err)
+{
+    (void)err;
+    return vcpu_in_section(u) ? ACT_SLOW : ACT_LEAVE;
+}
+
+enum exit_action insn_single_step(struct vcpu *u)
+{
+    (void)u;
+    return ACT_RESUME;
+}
+
+void vcpu_paging(struct vcpu *u, struct guest_paging *out)
+{
+    *out = (struct guest_paging){.cr3 = hv->get_reg(u, REG_CR3), .cr4 = hv->get_reg(u, REG_CR4)};
+}
+
+static void set_root(struct vcpu *u, hpa_t root)
+{
+    (void)u;
+    now.root = root;
+}
+
+static enum hv_err inject(struct vcpu *u, const struct event *ev)
+{
+    (void)u;
+    assert_int_equal(ev->vector, EXC_PF);
+    assert_int_equal(ev->error, now.error);
+    now.injected++;
+    return HV_OK;
+}
+
+static struct hv_backend backend;
+
+static void begin(bool section)
+{
+    fakevm_reset(1);
+    if (hv != &backend) {
+        backend = *hv;
+        backend.set_root = set_root;
+        backend.inject = inject;
+        hv = &backend;
+    }
+    v = &fake.vcpu[0];
+    fake.vm.view = &view;
+    fake.vm.software_mmu = true;
+    v->in_guest = section;
+    v->plain_step = true;
+    v->flushed_epoch = 5;
+    now = (typeof(now)){.load = HV_OK};
+}
+
+static void cr3_loads(void **state)
+{
+    (void)state;
+    begin(true);
+    assert_int_equal(softmmu_cr3(v, 0x5000), HV_OK);
+    assert_int_equal(now.root.a, 0x105000);
+    assert_int_equal(fake.regs[0][REG_CR3], 0x5000);
+    assert_int_equal(v->flushed_epoch, 0);
+    begin(true);
+    now.load = HV_EAGAIN;
+    assert_int_equal(softmmu_cr3(v, 0x5000), HV_EAGAIN);
+    assert_int_equal(fake.regs[0][REG_CR3], 0);
+    assert_int_equal(v->flushed_epoch, 5);
+    now.known = true;
+    assert_int_equal(softmmu_cr3(v, 0x5000), HV_OK);
+    assert_int_equal(now.root.a, 0x205000);
+    assert_int_equal(fake.regs[0][REG_CR3], 0x5000);
+    assert_int_equal(v->flushed_epoch, 0);
+}
+
+static void changed_and_ready(void **state)
+{
+    (void)state;
+    begin(true);
+    softmmu_changed(v);
+    assert_int_equal(v->request & VCPU_REQ_MMU, 0);
+    assert_int_equal(v->flushed_epoch, 0);
+    now.load = HV_EAGAIN;
+    softmmu_changed(v);
+    assert_int_not_equal(v->request & VCPU_REQ_MMU, 0);
+    v->in_guest = 0;
+    now.load = HV_ENOMEM;
+    assert_false(softmmu_ready(v));
+    assert_int_equal(now.waits, 1);
+    now.load = HV_OK;
+    assert_true(softmmu_ready(v));
+    assert_int_equal(v->request & VCPU_REQ_MMU, 0);
+    softmmu_reset(v);
+    assert_int_not_equal(v->request & VCPU_REQ_MMU, 0);
+}
+
+static void invlpg_forms(void **state)
+{
+    struct vm_exit exit = {.kind = EXIT_INVLPG};
+
+    (void)state;
+    begin(true);
+    v->gpr[GPR_RDI] = 0xabc000;
+    now.word = 0x3f010f; /* invlpg [rdi] */
+    assert_int_equal(softmmu_invlpg(v, &exit), ACT_RESUME);
+    assert_int_equal(now.gva, 0xabc000);
+    assert_int_equal(v->rip, 3);
+    assert_int_equal(v->flushed_epoch, 0);
+
+    begin(true);
+    v->gpr[GPR_R8 + 7] = 0xdef000;
+    now.word = 0x3f010f41; /* invlpg [r15] */
+    exit = (struct vm_exit){.kind = EXIT_INVLPG};
+    assert_int_equal(softmmu_invlpg(v, &exit), ACT_RESUME);
+    assert_int_equal(now.gva, 0xdef000);
+    assert_int_equal(v->rip, 4);
+
+    /* A displacement: by the decoder, off the fast path. */
+    begin(true);
+    now.word = 0x7f010f;
+    exit = (struct vm_exit){.kind = EXIT_INVLPG};
+    assert_int_equal(softmmu_invlpg(v, &exit), ACT_SLOW);
+    v->in_guest = 0;
+    assert_int_equal(softmmu_invlpg(v, &exit), ACT_RESUME);
+    assert_int_equal(now.gva, 0x7000);
+    assert_int_equal(v->rip, 7);
+}
+
+static enum exit_action fault(uint32_t error)
+{
+    struct vm_exit exit = {.kind = EXIT_PAGE_FAULT, .pf = {GVA(0x1234), error}};
+
+    return softmmu_fault(v, &exit);
+}
+
+static void faults(void **state)
+{
+    (void)state;
+    begin(true);
+    assert_int_equal(fault(PFEC_W | PFEC_U), ACT_RESUME);
+    assert_int_equal(now.access, GWALK_WRITE | GWALK_USER);
+    now.fault = HV_EFAULT;
+    now.error = 6;
+    assert_int_equal(fault(PFEC_I), ACT_RESUME);
+    assert_int_equal(now.access, GWALK_EXEC);
+    assert_int_equal(now.injected, 1);
+    assert_int_equal(fake.regs[0][REG_CR2], 0x1234);
+
+    /* While an interrupt was delivered: that one is gone, and others are let in. */
+    v->interrupted.type = EVENT_INTERRUPT;
+    assert_int_equal(fault(0), ACT_LEAVE);
+    assert_int_equal(v->interrupted.type, EVENT_NONE);
+    assert_int_equal(fake.exception.count, 1);
+    assert_int_equal(fake.exception.error, 6);
+
+    v->shadow.paging.cr4 = CR4_SMAP;
+    fake.regs[0][REG_RFLAGS] = RFLAGS_AC;
+    now.fault = HV_OK;
+    (void)fault(PFEC_W);
+    assert_int_equal(now.access, GWALK_WRITE | GWALK_AC);
+
+    now.gpa = GPA(0xfee00000);
+    now.fault = HV_ENOENT;
+    assert_int_equal(fault(PFEC_W), ACT_RESUME);
+    assert_false(now.ram);
+    now.fault = HV_EPERM;
+    assert_int_equal(fault(PFEC_W), ACT_RESUME);
+    assert_true(now.ram);
+    assert_int_equal(now.devices, 2);
+
+    now.fault = HV_EAGAIN;
+    assert_int_equal(fault(0), ACT_SLOW);
+    v->in_guest = 0;
+    assert_int_equal(fault(0), ACT_LEAVE);
+    now.fault = HV_ENOMEM;
+    assert_int_equal(fault(0), ACT_LEAVE);
+    assert_int_equal(now.failures, 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cr3_loads),
+        cmocka_unit_test(changed_and_ready),
+        cmocka_unit_test(invlpg_forms),
+        cmocka_unit_test(faults),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
