@@ -5,6 +5,7 @@
  */
 #include "arch/x86_64/percpu.h"
 
+#include "arch/x86_64/irqflags.h"
 #include "kernel/lib/lockrank.h"
 #include "kernel/log.h"
 #include "kernel/panic.h"
@@ -39,8 +40,16 @@ uint32_t *lockrank_held(void)
     return cpu && !panic_active() ? &cpu->lock_ranks : NULL;
 }
 
+bool lockrank_interruptible(void)
+{
+    return irq_enabled();
+}
+
 void lockrank_broken(const char *name, const char *rank, const char *held)
 {
+    if (held == NULL) {
+        panic("lock \"%s\" (rank %s) taken with interrupts on", name, rank);
+    }
     panic("lock \"%s\" (rank %s) taken while holding one of rank %s", name, rank, held);
 }
 

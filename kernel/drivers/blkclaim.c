@@ -11,7 +11,7 @@ static struct claim {
     uint64_t first, nr;
     bool write;
 } claims[CLAIMS_MAX]; /* lock */
-static struct spinlock lock = SPINLOCK_INIT(RANK_BLK, "disk claims");
+static struct spinlock lock = SPINLOCK_INIT(RANK_CALL, "disk claims");
 
 static bool touches(const struct claim *c, const struct blk_disk *d, uint64_t first, uint64_t nr)
 {

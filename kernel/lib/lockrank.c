@@ -32,6 +32,9 @@ void lockrank_acquire(enum lock_rank rank, const char *name)
         unsigned highest = 31 - (unsigned)__builtin_clz(*held);
         lockrank_broken(name, rank_names[rank], rank_names[highest]);
     }
+    if (rank >= RANK_FIRST_IRQ && lockrank_interruptible()) {
+        lockrank_broken(name, rank_names[rank], NULL);
+    }
     *held |= 1u << rank;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Lock ranks: a thread of control may only take locks of strictly growing rank. Debug builds
- * (BALLAST_DEBUG) check it and panic naming both locks; release builds compile the check away.
+ * Lock ranks: a thread of control may only take locks of strictly growing rank, and those that
+ * interrupt handlers take too only with interrupts off. Debug builds (BALLAST_DEBUG) check both and
+ * panic naming the locks; release builds compile the check away.
  */
 #pragma once
 
@@ -32,7 +33,8 @@ enum lock_rank {
     RANK_IRQ,      /* host interrupt routing */
     RANK_CONSOLE,  /* host console back-ends */
     RANK_LOG,      /* the log ring; innermost: everybody logs */
-    NR_RANKS
+    NR_RANKS,
+    RANK_FIRST_IRQ = RANK_BLK /* interrupt handlers take locks of this rank and above */
 };
 
 #ifdef BALLAST_DEBUG
@@ -43,8 +45,10 @@ void lockrank_release(enum lock_rank rank);
 /* Given by the surroundings. The processor's (host tests: the thread's) word of held ranks, one bit
  * each; NULL: not checked now. */
 uint32_t *lockrank_held(void);
-/* Given by the surroundings. Lock `name` of rank `rank` is taken while one of rank `held` is held:
- * panic. */
+/* Given by the surroundings. True if an interrupt handler may run here and now. */
+bool lockrank_interruptible(void);
+/* Given by the surroundings. Lock `name` of rank `rank` is taken while one of rank `held` is held, or,
+ * where that is NULL, with interrupts on: panic. */
 void lockrank_broken(const char *name, const char *rank, const char *held) __noreturn;
 #else
 static inline void lockrank_acquire(enum lock_rank rank, const char *name)

@@ -14,7 +14,7 @@
 
 void sched_thread_entry(void); /* switch.asm */
 
-static struct spinlock list_lock = SPINLOCK_INIT(RANK_WAITQ, "thread list");
+static struct spinlock list_lock = SPINLOCK_INIT(RANK_CALL, "thread list");
 static struct list all_threads = LIST_INIT(all_threads); /* list_lock */
 
 /* Everybody who joins waits here: a thread's own memory must not be touched once it may be freed. */

@@ -71,7 +71,7 @@ const struct memstat_field memstat_fields[NR_MEMSTAT_FIELDS] = {
     FIELD("SHARES", "shares", UNIT_NUMBER, 7, shares, true),
 };
 
-static struct spinlock past_lock = SPINLOCK_INIT(RANK_WAITQ, "memory rates");
+static struct spinlock past_lock = SPINLOCK_INIT(RANK_CALL, "memory rates");
 static int64_t overcommit[3]; /* averages in 1/1000, times 2^16 (atomic) */
 
 /* ---- One VM ---- */
