@@ -280,6 +280,7 @@ test: deps
 	+$(Q)$(MAKE) --no-print-directory test-host
 	+$(Q)$(MAKE) --no-print-directory test-tsan
 	+$(Q)$(MAKE) --no-print-directory test-boot
+	+$(if $(ALL),$(Q)$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=10)
 test-all:
 	+$(Q)$(MAKE) --no-print-directory test ALL=1
 

@@ -118,9 +118,7 @@ class Machine:
             return self.child.expect(pattern, timeout=self.limit if timeout is None
                                      else timeout * SLOW)
         except (pexpect.TIMEOUT, pexpect.EOF) as e:
-            self.log.flush()
-            with open(self.log_path, encoding="utf-8", errors="replace") as f:
-                tail = f.read()[-2500:]
+            tail = self.text()[-2500:]
             if isinstance(e, pexpect.EOF):
                 self.child.close()
                 if signal.SIGSEGV in (self.child.signalstatus, (self.child.exitstatus or 0) - 128):
@@ -149,13 +147,28 @@ class Machine:
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.child.before).replace("\r", "")
 
     def monitor(self, *lines, pause=0.2):
-        """Give lines to the emulator's own monitor (constructed with monitor=True)."""
+        """Give lines to the emulator's own monitor (constructed with monitor=True); each has been
+        carried out on return. A connection that is closed earlier takes what was not read with it."""
         with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(60 * SLOW)
             s.connect(self.socket)
+            self._monitor_prompt(s)
             for line in lines:
                 time.sleep(pause)
-                s.send((line + "\n").encode())
-            time.sleep(1)
+                s.sendall((line + "\n").encode())
+                self._monitor_prompt(s)
+
+    def _monitor_prompt(self, s):
+        got = b""
+        while not got.endswith(b"(qemu) "):
+            try:
+                more = s.recv(4096)
+            except TimeoutError:
+                more = b""
+            if not more:
+                pytest.fail("the emulator's monitor says no more than %r; see %s" % (got[-300:], self.log_path),
+                            pytrace=False)
+            got += more
 
     def wait_for(self, line, pattern, timeout=60, every=0.5):
         """Repeat a shell command until its output matches; the match object."""
@@ -180,9 +193,15 @@ class Machine:
             if not missing:
                 return text
             if time.monotonic() > end:
-                pytest.fail("never logged: %r; see %s" % (missing[:3], self.log_path), pytrace=False)
+                pytest.fail("never logged: %r; log %s says:\n%s" %
+                            (missing[:3], self.log_path, self.told(text)), pytrace=False)
             time.sleep(0.5)
             self.command("version")
+
+    @staticmethod
+    def told(text, lines=60):
+        """The last lines that the hypervisor or a guest logged, without the shell's answers."""
+        return "\n".join(re.findall(r"^(?:ballast> )?(\[ *\d+\.\d+\] .*?)\r*$", text, re.M)[-lines:])
 
     def wait_text(self, pattern, timeout=None):
         """Until the pattern has come over the serial port, without a word to the machine."""
