@@ -239,7 +239,7 @@ def test_balloon_small(on):
 
 
 @runs_on(svm={"smp": 2, "mem": "256M", "limit": 300, "flood": 20000},
-         vmx={"smp": 2, "mem": "192M", "limit": 500, "flood": 3000},
+         vmx={"smp": 2, "mem": "192M", "limit": 500, "flood": 3000, "long": True},
          svm_bochs={"mem": "192M", "limit": 500, "flood": 3000, "long": True})
 def test_balloon_hostile(on):
     """Guests that lie to their balloon get the statuses that say so, leak nothing and disturb nobody."""

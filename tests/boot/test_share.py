@@ -192,7 +192,7 @@ def _share_guests(names, memory, mb, **keys):
 
 
 @runs_on(svm={"smp": 2, "mem": "512M", "limit": 300, "rounds": 24, "long": True},
-         vmx={"smp": 2, "mem": "256M", "limit": 900, "rounds": 3},
+         vmx={"smp": 2, "mem": "256M", "limit": 900, "rounds": 2},
          shadow_svm={"mmu": "software", "smp": 2, "mem": "512M", "limit": 400, "rounds": 24, "long": True})
 def test_share_break(on):
     """Guests with several vCPUs write to all shared pages at once, round after round, while they are

@@ -148,7 +148,7 @@ def test_guest_resets(on):
         m.poweroff()
 
 
-@runs_on(svm={}, vmx={}, shadow_svm={"long": True})
+@runs_on(svm={}, vmx={"long": True}, shadow_svm={"long": True})
 def test_guest_timer(on):
     vm = ("t", {"memory": "16M", "kernel": "timer.elf", "output": "log",
                 "cmdline": "name=t end=exit"})
@@ -206,7 +206,7 @@ def test_bad_guests(on):
 
 
 @runs_on(svm={"smp": 2, "mem": "512M", "limit": 400, "vms": 200},
-         vmx={"smp": 2, "mem": "512M", "limit": 300, "vms": 40})
+         vmx={"smp": 2, "mem": "512M", "limit": 300, "vms": 40, "long": True})
 def test_destroy_leaks_nothing(on):
     """Many VMs created and destroyed, running ones among them; the audit finds every frame."""
     vms = [("d%d" % i, {"memory": "32M", "kernel": "memtouch.elf", "start": "manual",

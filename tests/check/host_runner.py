@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Run the host test programs named as arguments; show what failed; end with one summary line.
+"""Run the host test programs named as arguments, one per processor at a time; show what failed; end
+with one summary line.
 
 Each program is a cmocka runner under AddressSanitizer and UndefinedBehaviorSanitizer. A program
 that dies without cmocka's own count is one failure.
@@ -10,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 TIMEOUT_SECONDS = 300
 
@@ -33,8 +35,9 @@ def run(program):
 
 def main():
     passed = failed = skipped = 0
-    for program in sys.argv[1:]:
-        ok, bad, skip, code, text, seconds = run(program)
+    programs = sys.argv[1:]
+    for program, result in zip(programs, ThreadPoolExecutor(os.cpu_count()).map(run, programs)):
+        ok, bad, skip, code, text, seconds = result
         passed, failed, skipped = passed + ok, failed + bad, skipped + skip
         print(f"{os.path.basename(program):32} {ok} passed, {bad} failed, {skip} skipped"
               f"  ({seconds:.1f} s)")
