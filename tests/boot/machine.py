@@ -62,6 +62,8 @@ class Machine:
     """One run of the emulator. Use as a context manager. It boots `modules` by -kernel, the CD `iso`,
     or what the arguments `boot` say; `reboot`: a reset does not end it."""
 
+    lines_asked = 0  # of guests' shells
+
     def __init__(self, name, cpu="EPYC,+svm", smp=1, mem="1G", boot=None, modules=None, iso=None,
                  cmdline="", extra=(), limit=120, machine="q35", reboot=False, monitor=False):
         self.name = name
@@ -145,6 +147,27 @@ class Machine:
         self.expect(re.escape(line) + r"\r*\n", timeout)
         self.expect(re.escape(PROMPT), timeout)
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.child.before).replace("\r", "")
+
+    def guest_shell(self, name, line, pattern=None, timeout=120):
+        """One line to a Linux guest's shell; its answer, or the match of what it must contain."""
+        # A console shows what came before: the answer is told by its number.
+        self.lines_asked += 1
+        end = "end-%d" % self.lines_asked
+        self.send("console %s\r" % name)
+        self.expect("Ctrl-")
+        self.send("\r")
+        self.expect(r"%s:[^\r\n]*# " % name)
+        self.send("echo be''gin-%d; %s; echo e''%s\r" % (self.lines_asked, line, end[1:]))
+        self.expect("begin-%d\r" % self.lines_asked, timeout)
+        self.expect(end + "\r", timeout)
+        answer = self.child.before
+        self.send("\x1d")
+        self.prompt()
+        if pattern is None:
+            return answer
+        found = re.search(pattern, answer)
+        assert found, answer
+        return found
 
     def monitor(self, *lines, pause=0.2):
         """Give lines to the emulator's own monitor (constructed with monitor=True); each has been

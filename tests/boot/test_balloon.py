@@ -62,40 +62,15 @@ def _row(m, name):
     return [row["MEMSZ"], row["GRANT"], row["CNSM"]]
 
 
-def _shell(m, name, line, pattern=None, timeout=120):
-    """One line to a guest's shell; its answer, or the match of what it must contain."""
-    # A console shows what came before: the answer is told by its number.
-    _shell.count += 1
-    end = "end-%d" % _shell.count
-    m.send("console %s\r" % name)
-    m.expect("Ctrl-")
-    m.send("\r")
-    m.expect(r"%s:[^\r\n]*# " % name)
-    m.send("echo be''gin-%d; %s; echo e''%s\r" % (_shell.count, line, end[1:]))
-    m.expect("begin-%d\r" % _shell.count, timeout)
-    m.expect(end + "\r", timeout)
-    answer = m.child.before
-    m.send("\x1d")
-    m.prompt()
-    if pattern is None:
-        return answer
-    found = re.search(pattern, answer)
-    assert found, answer
-    return found
-
-
-_shell.count = 0
-
-
 def _guest_free(m, name):
     """Free memory as the guest sees it, MB."""
-    return int(_shell(m, name, "grep MemFree /proc/meminfo", r"MemFree: +(\d+) kB").group(1)) / 1024
+    return int(m.guest_shell(name, "grep MemFree /proc/meminfo", r"MemFree: +(\d+) kB").group(1)) / 1024
 
 
 def _load(m, megabytes):
     """The guest uses and frees that much, so that the frames behind it are its own."""
-    _shell(m, "l", "dd if=/dev/zero of=/dev/null bs=%dM count=1 2>/dev/null && echo lo''aded" %
-           megabytes, "loaded", timeout=300)
+    m.guest_shell("l", "dd if=/dev/zero of=/dev/null bs=%dM count=1 2>/dev/null && echo loaded" %
+                  megabytes, "loaded", timeout=300)
 
 
 @runs_on(svm={"smp": 1, "mem": "384M", "limit": 600, "filler": 165},
@@ -118,7 +93,7 @@ def test_balloon_stock_linux(on):
         m.send("\r")
         m.prompt()
         m.wait_for("balloon", r"l +Y +0\.0 ")
-        _shell(m, "l", "lsmod", r"vmw_balloon +\d+")
+        m.guest_shell("l", "lsmod", r"vmw_balloon +\d+")
         _load(m, 150)
         before = {"free": _free_mb(m), "guest": _guest_free(m, "l"), "grant": _row(m, "l")[1]}
         assert before["free"] < on["filler"]
@@ -149,11 +124,11 @@ def test_balloon_stock_linux(on):
         # Removal and re-insertion in mid-balloon.
         m.command("balloon l 60M")
         _wait_balloon(m, "l", lambda b: b.size > 20, 60)
-        _shell(m, "l", "rmmod vmw_balloon")
+        m.guest_shell("l", "rmmod vmw_balloon")
         b = _balloon(m, "l")
         assert not b.present and b.size == 0 and b.remark == "no driver"
         _load(m, 150)
-        _shell(m, "l", "insmod /modules/vmw_balloon.ko")
+        m.guest_shell("l", "insmod /modules/vmw_balloon.ko")
         b = _wait_balloon(m, "l", lambda b: b.present and b.size >= 59.5, 200)
         assert b.resets == 0 and b.starts == 2
         assert "audit: passed" in m.command("audit")

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What goes wrong on purpose: allocations that fail, and memory that the machine reports bad."""
 
-import os
 import re
 
 import pytest

@@ -22,18 +22,6 @@ def _linux(names, memory, **keys):
     return [linux_vm(n, memory=memory, largepages="off", **keys) for n in names]
 
 
-def _shell(m, name, line, pattern, timeout=120):
-    """One line to a guest's shell, and what it must answer."""
-    m.send("console %s\r" % name)
-    m.expect("Ctrl-")
-    m.send("\r")
-    m.expect(r"%s:[^\r\n]*# " % name)
-    m.send(line + "\r")
-    m.expect(pattern, timeout)
-    m.send("\x1d")
-    m.prompt()
-
-
 def _boot(m, names):
     m.prompt()
     for n in names:
@@ -43,9 +31,9 @@ def _boot(m, names):
         m.prompt()
     for n in names:
         # What the guest can check for ever: its programs, and data that only it has.
-        _shell(m, n, "dd if=/dev/urandom of=/tmp/mine bs=64k count=16 2>/dev/null; "
-               "find /bin /modules /init /tmp/mine -type f -maxdepth 1 | xargs md5sum >%s; "
-               "md5sum -c %s >/dev/null && echo SU''MS" % (SUMS, SUMS), "SUMS")
+        m.guest_shell(n, "dd if=/dev/urandom of=/tmp/mine bs=64k count=16 2>/dev/null; "
+                      "find /bin /modules /init /tmp/mine -type f -maxdepth 1 | xargs md5sum >%s; "
+                      "md5sum -c %s >/dev/null && echo SUMS" % (SUMS, SUMS), "SUMS")
 
 
 def _number(text, pattern):
@@ -74,17 +62,17 @@ def _scan_all(m, names):
 
 def _verify(m, names):
     for n in names:
-        _shell(m, n, "md5sum -c %s >/dev/null && echo SA''ME" % SUMS, "SAME")
+        m.guest_shell(n, "md5sum -c %s >/dev/null && echo SAME" % SUMS, "SAME")
 
 
 def _storm(m, names, megabytes):
     """All guests write to a large area at once; each then checks what it had."""
     for n in names:
-        _shell(m, n, "(dd if=/dev/urandom of=/tmp/big bs=64k count=%d; cat /tmp/big >/tmp/copy; "
-               "cmp /tmp/big /tmp/copy && md5sum -c %s && touch /tmp/good) >/dev/null 2>&1 & echo ST''ORM" %
-               (megabytes * 16 // 2, SUMS), "STORM")
+        m.guest_shell(n, "(dd if=/dev/urandom of=/tmp/big bs=64k count=%d; cat /tmp/big >/tmp/copy; "
+                      "cmp /tmp/big /tmp/copy && md5sum -c %s && touch /tmp/good) >/dev/null 2>&1 & echo STORM" %
+                      (megabytes * 16 // 2, SUMS), "STORM")
     for n in names:
-        _shell(m, n, "while ! [ -e /tmp/good ]; do sleep 1; done; echo SUR''VIVED", "SURVIVED", 300)
+        m.guest_shell(n, "while ! [ -e /tmp/good ]; do sleep 1; done; echo SURVIVED", "SURVIVED", 300)
 
 
 @runs_on(svm={"smp": 2, "mem": "1280M", "limit": 900, "vms": 10, "memory": "96M", "long": True},

@@ -37,30 +37,6 @@ def _ext4(name, megabytes, files):
         return f.read()
 
 
-def _shell(m, name, line, pattern=None, timeout=120):
-    """One line to a guest's shell; its answer, or the match of what it must contain."""
-    _shell.count += 1
-    end = "end-%d" % _shell.count
-    m.send("console %s\r" % name)
-    m.expect("Ctrl-")
-    m.send("\r")
-    m.expect(r"%s:[^\r\n]*# " % name)
-    m.send("echo be''gin-%d; %s; echo e''%s\r" % (_shell.count, line, end[1:]))
-    m.expect("begin-%d\r" % _shell.count, timeout)
-    m.expect(end + "\r", timeout)
-    answer = m.child.before
-    m.send("\x1d")
-    m.prompt()
-    if pattern is None:
-        return answer
-    found = re.search(pattern, answer)
-    assert found, answer
-    return found
-
-
-_shell.count = 0
-
-
 def _linux(name, modules, extra="", **keys):
     return linux_vm(name, cmdline='"console=ttyS0 quiet pci=off name=%s modules=%s,%s %s"' %
                     (name, DRIVERS, modules, extra), **keys)
@@ -89,12 +65,12 @@ def test_linux_virtio_blk(on):
         m.prompt()
         for n in ("a", "b", "ro"):
             flags = "-o ro,noload" if n == "ro" else ""
-            _shell(m, n, "mkdir -p /mnt; mount -t ext4 %s /dev/vda /mnt && sha256sum /mnt/blob" % flags,
-                   digest, 200)
-        _shell(m, "a", "cat /sys/block/vda/serial", r"image\.ext4")
-        _shell(m, "ro", "cat /sys/block/vda/ro; tty", r"\n1\r\r?\n/dev/hvc0")
-        _shell(m, "ro", "i=0; while [ $i -lt 500 ]; do i=$((i+1)); echo line-$i-of-many; done | "
-               "tee /dev/hvc0 | md5sum", hashlib.md5(b"".join(b"line-%d-of-many\n" % (i + 1)
+            m.guest_shell(n, "mkdir -p /mnt; mount -t ext4 %s /dev/vda /mnt && sha256sum /mnt/blob" % flags,
+                          digest, 200)
+        m.guest_shell("a", "cat /sys/block/vda/serial", r"image\.ext4")
+        m.guest_shell("ro", "cat /sys/block/vda/ro; tty", r"\n1\r\r?\n/dev/hvc0")
+        m.guest_shell("ro", "i=0; while [ $i -lt 500 ]; do i=$((i+1)); echo line-$i-of-many; done | "
+                      "tee /dev/hvc0 | md5sum", hashlib.md5(b"".join(b"line-%d-of-many\n" % (i + 1)
                                                            for i in range(500))).hexdigest())
         listed = m.command("vm ro")
         assert re.search(r"virtio blk at 0xfeb00000, line 16: driver ready, [1-9]\d* requests; image\.ext4, "
@@ -102,25 +78,25 @@ def test_linux_virtio_blk(on):
         assert re.search(r"virtio console at 0xfeb0[1-3]000, line 1[789]: driver ready, [1-9]", listed), listed
         before = {n: _overhead(m, n) for n in ("a", "b")}
         for n in ("a", "b"):
-            _shell(m, n, "echo by-%s >/mnt/note; dd if=/dev/urandom of=/mnt/%s bs=1M count=%d "
-                   "2>/dev/null; sync; sha256sum /mnt/%s >/mnt/sum; umount /mnt; "
-                   "echo 3 >/proc/sys/vm/drop_caches" % (n, n, on["mb"], n), timeout=300)
+            m.guest_shell(n, "echo by-%s >/mnt/note; dd if=/dev/urandom of=/mnt/%s bs=1M count=%d "
+                          "2>/dev/null; sync; sha256sum /mnt/%s >/mnt/sum; umount /mnt; "
+                          "echo 3 >/proc/sys/vm/drop_caches" % (n, n, on["mb"], n), timeout=300)
             assert _overhead(m, n) - before[n] > 1000 * on["mb"]
         for n, other in (("a", "b"), ("b", "a")):
             # Rings and buffers are away when the device wants them.
             m.command("vm %s swapout 40M" % n)
-            answer = _shell(m, n, "mount -t ext4 /dev/vda /mnt; cat /mnt/note; sha256sum -c /mnt/sum; "
-                            "sha256sum /mnt/blob; ls /mnt", timeout=300)
+            answer = m.guest_shell(n, "mount -t ext4 /dev/vda /mnt; cat /mnt/note; sha256sum -c /mnt/sum; "
+                                   "sha256sum /mnt/blob; ls /mnt", timeout=300)
             assert "by-" + n in answer and "/mnt/%s: OK" % n in answer and digest in answer, answer
             assert not re.search(r"\b%s\b" % other, answer.split("lost+found")[0].split("blob")[-1]), answer
         # What is freed and trimmed goes back to the host.
         full = _overhead(m, "a")
-        _shell(m, "a", "rm /mnt/a; sync; fstrim /mnt; sync", timeout=200)
+        m.guest_shell("a", "rm /mnt/a; sync; fstrim /mnt; sync", timeout=200)
         assert full - _overhead(m, "a") > 700 * on["mb"]
-        _shell(m, "ro", "cat /mnt/note", "from the image")
+        m.guest_shell("ro", "cat /mnt/note", "from the image")
         # Entropy: two guests, two streams.
         seen = [re.search(r"((?: [0-9a-f]{2}){16})",
-                          _shell(m, n, "dd if=/dev/hwrng bs=16 count=1 2>/dev/null | od -An -tx1")).group(1)
+                          m.guest_shell(n, "dd if=/dev/hwrng bs=16 count=1 2>/dev/null | od -An -tx1")).group(1)
                 for n in ("a", "b")]
         assert seen[0] != seen[1]
         assert "audit: passed" in m.command("audit")
@@ -155,9 +131,9 @@ def test_linux_virtio_disk(on):
         assert "vm b: disk: nvme0p1 is in use" in text
         assert "vm c: disk: the host has no disk or partition 'nvme7'" in text
         assert "in use" in m.command("swap format nvme0p1")
-        _shell(m, "a", "mkdir -p /mnt; mount -t ext4 /dev/vda /mnt && cat /mnt/note", "from the disk", 200)
-        digest = _shell(m, "a", "dd if=/dev/urandom of=/mnt/new bs=1M count=8 2>/dev/null; sync; "
-                        "sha256sum /mnt/new; umount /mnt; sync", r"([0-9a-f]{64})", 200).group(1)
+        m.guest_shell("a", "mkdir -p /mnt; mount -t ext4 /dev/vda /mnt && cat /mnt/note", "from the disk", 200)
+        digest = m.guest_shell("a", "dd if=/dev/urandom of=/mnt/new bs=1M count=8 2>/dev/null; sync; "
+                               "sha256sum /mnt/new; umount /mnt; sync", r"([0-9a-f]{64})", 200).group(1)
         assert "audit: passed" in m.command("audit")
         m.command("vm a destroy")
         assert "audit: passed" in m.command("audit")
@@ -188,13 +164,13 @@ def test_virtio_balloon_reporting(on):
         m.expect("vm l: balloon driver started: virtio, statistics, reports of free pages", 200)
         m.send("\r")
         m.prompt()
-        _shell(m, "l", "sleep 5; true")
+        m.guest_shell("l", "sleep 5; true")
         idle = _granted(m, "l")
         # The host's options count while the guest runs: small ranges are left alone, reports wait.
         m.command("set Mem.PageReportOrder 9")
         m.command("set Mem.PageReportDelay 10")
-        _shell(m, "l", "dd if=/dev/zero of=/dev/null bs=%dM count=1 2>/dev/null & wait; true" % on["mb"],
-               timeout=300)
+        m.guest_shell("l", "dd if=/dev/zero of=/dev/null bs=%dM count=1 2>/dev/null & wait; true" % on["mb"],
+                      timeout=300)
         start = time.monotonic()
         while _granted(m, "l") > idle + 0.2 * on["mb"]:
             assert time.monotonic() - start < 3 * SLOW, "still there: %.1f MB" % _granted(m, "l")
@@ -203,8 +179,8 @@ def test_virtio_balloon_reporting(on):
         reported = re.search(r"reported free (\S+) MB", m.command("balloon l")).group(1)
         assert float(reported) > 0.8 * on["mb"]
         # What it freed reads as zero when it comes again, and everything else is as it was.
-        _shell(m, "l", "dd if=/dev/urandom of=/tmp/a bs=1M count=20 2>/dev/null; cp /tmp/a /tmp/b; "
-               "sleep 3; cmp /tmp/a /tmp/b && echo SA''ME; rm /tmp/a /tmp/b", "SAME", 300)
+        m.guest_shell("l", "dd if=/dev/urandom of=/tmp/a bs=1M count=20 2>/dev/null; cp /tmp/a /tmp/b; "
+                      "sleep 3; cmp /tmp/a /tmp/b && echo SA''ME; rm /tmp/a /tmp/b", "SAME", 300)
         # The balloon, and the guest's own numbers.
         m.command("balloon l 100M")
         m.wait_for("balloon", r"l +Y +100\.0 +100\.0", timeout=60)
@@ -213,7 +189,7 @@ def test_virtio_balloon_reporting(on):
         assert free < 150 and total < 256, out
         assert _granted(m, "l") < 150
         # A guest in need takes back what it needs, by itself.
-        _shell(m, "l", "dd if=/dev/zero of=/dev/null bs=130M count=1 2>&1; true", r"1\+0 records out", 300)
+        m.guest_shell("l", "dd if=/dev/zero of=/dev/null bs=130M count=1 2>&1; true", r"1\+0 records out", 300)
         out = m.command("balloon l")
         assert int(re.search(r"(\d+) signs of distress", out).group(1)) >= 1, out
         assert float(re.search(r"taken back (\S+) MB", out).group(1)) > 10, out
@@ -222,9 +198,9 @@ def test_virtio_balloon_reporting(on):
         # The module goes, and a new one starts from nothing.
         m.command("balloon l 20M")
         m.wait_for("balloon", r"l +Y +20\.0", timeout=60)
-        _shell(m, "l", "rmmod virtio_balloon")
+        m.guest_shell("l", "rmmod virtio_balloon")
         m.wait_for("balloon", r"l +N +0\.0", timeout=30)
-        _shell(m, "l", "insmod /modules/virtio_balloon.ko")
+        m.guest_shell("l", "insmod /modules/virtio_balloon.ko")
         m.wait_for("balloon", r"l +Y +20\.0", timeout=60)
         assert "audit: passed" in m.command("audit")
         m.command("vm l destroy")

@@ -23,15 +23,15 @@
 #include "kernel/lib/rng.h"
 #include "kernel/vm/exit.h"
 #include "kernel/vm/guestmem.h"
-#include "mm/env.h"
 #include "tests/host/fakevm.h"
+#include "tests/host/flatmem.h"
 
 #define MEMORY_BYTES (2u << 20)
 #define CODE 0x8000u
 #define STACK 0x7000u
 #define OUT_PORT 0x80u
 
-static uint8_t memory[MEMORY_BYTES];
+static uint8_t *const memory = flat.bytes;
 static struct vcpu *const v = &fake.vcpu[0];
 static bool again;            /* the next access to memory waits */
 static bool enterable;        /* what the processor says; else: protected mode, CS reloaded */
@@ -39,19 +39,8 @@ static struct event queue;    /* what event_prepare has queued */
 static struct event to_queue; /* what it will */
 static char said[256];        /* bytes written to OUT_PORT */
 static unsigned nr_said, steps;
-static int pins;
 static bool random_code; /* whatever it does is all right */
 static struct rng rng;
-
-unsigned env_cpu(void)
-{
-    return 0;
-}
-
-unsigned env_nr_cpus(void)
-{
-    return 1;
-}
 
 bool sched_resched_wanted;
 
@@ -111,44 +100,6 @@ enum hv_err guestmem_fetch(struct vcpu *cpu, bool fast, uint8_t bytes[15], unsig
     }
     memcpy(bytes, memory + at, 15);
     *got = 15;
-    return HV_OK;
-}
-
-enum hv_err guestmem_pin(struct vm *vm, gpa_t gpa, bool write, void **page)
-{
-    (void)vm, (void)write;
-    if (gpa.a >= MEMORY_BYTES) {
-        return HV_ENOENT;
-    }
-    pins++;
-    *page = memory + (gpa.a & PAGE_MASK);
-    return HV_OK;
-}
-
-void guestmem_unpin(struct vm *vm, gpa_t gpa, void *page)
-{
-    (void)vm, (void)gpa, (void)page;
-    pins--;
-}
-
-bool vlapic_covers(const struct vlapic *a, gpa_t gpa)
-{
-    (void)a, (void)gpa;
-    return false;
-}
-
-enum hv_err vlapic_mmio(struct vlapic *a, uint32_t offset, unsigned size, bool write,
-                        uint64_t *value)
-{
-    (void)a, (void)offset, (void)size, (void)write, (void)value;
-    abort();
-}
-
-enum hv_err bus_mmio(struct bus *b, struct vcpu *cpu, gpa_t gpa, unsigned size, bool write,
-                     uint64_t *value)
-{
-    (void)b, (void)cpu, (void)gpa, (void)size;
-    *value = write ? *value : UINT64_MAX;
     return HV_OK;
 }
 
@@ -307,7 +258,8 @@ static void fresh(void)
     static struct hv_backend backend;
     static struct hv_emulation emulation;
 
-    memset(memory, 0, sizeof memory);
+    flat.size = MEMORY_BYTES;
+    memset(memory, 0, MEMORY_BYTES);
     fakevm_reset(1);
     backend = *hv;
     emulation =
@@ -724,7 +676,7 @@ static void test_noise(void **state)
 
             (void)realmode_exit(v, &exit);
         }
-        assert_int_equal(pins, 0);
+        assert_int_equal(flat.pins, 0);
     }
     random_code = false;
 }

@@ -22,8 +22,8 @@
 #include "kernel/lib/rng.h"
 #include "kernel/vm/exit.h"
 #include "kernel/vm/guestmem.h"
-#include "mm/env.h"
 #include "tests/host/fakevm.h"
+#include "tests/host/flatmem.h"
 
 #define MEMORY_BYTES (1u << 20)
 #define GDT 0x1000u
@@ -44,24 +44,14 @@
 #define SEL_BEYOND 0xff8
 #define GDT_ENTRIES 10
 
-static uint8_t memory[MEMORY_BYTES], memory_before[MEMORY_BYTES];
+static uint8_t *const memory = flat.bytes;
+static uint8_t memory_before[MEMORY_BYTES];
 static struct fakevm fake_before;
 static struct vcpu *const v = &fake.vcpu[0];
 static int fail_in; /* accesses until one waits; negative: none does */
 static unsigned absent_page;
 static bool refuse_cr3;
-static int pins;
 static struct rng rng;
-
-unsigned env_cpu(void)
-{
-    return 0;
-}
-
-unsigned env_nr_cpus(void)
-{
-    return 1;
-}
 
 enum exit_action insn_single_step(struct vcpu *cpu)
 {
@@ -107,44 +97,6 @@ enum hv_err guestmem_fetch(struct vcpu *cpu, bool fast, uint8_t bytes[15], unsig
 {
     (void)cpu, (void)fast, (void)bytes, (void)got;
     abort();
-}
-
-enum hv_err guestmem_pin(struct vm *vm, gpa_t gpa, bool write, void **page)
-{
-    (void)vm, (void)write;
-    if (gpa.a >= MEMORY_BYTES) {
-        return HV_ENOENT;
-    }
-    pins++;
-    *page = memory + (gpa.a & PAGE_MASK);
-    return HV_OK;
-}
-
-void guestmem_unpin(struct vm *vm, gpa_t gpa, void *page)
-{
-    (void)vm, (void)gpa, (void)page;
-    pins--;
-}
-
-bool vlapic_covers(const struct vlapic *a, gpa_t gpa)
-{
-    (void)a, (void)gpa;
-    return false;
-}
-
-enum hv_err vlapic_mmio(struct vlapic *a, uint32_t offset, unsigned size, bool write,
-                        uint64_t *value)
-{
-    (void)a, (void)offset, (void)size, (void)write, (void)value;
-    abort();
-}
-
-enum hv_err bus_mmio(struct bus *b, struct vcpu *cpu, gpa_t gpa, unsigned size, bool write,
-                     uint64_t *value)
-{
-    (void)b, (void)cpu, (void)gpa, (void)size;
-    *value = write ? *value : UINT64_MAX;
-    return HV_OK;
 }
 
 enum hv_err bus_port(struct bus *b, struct vcpu *cpu, uint64_t port, unsigned size, bool write,
@@ -225,7 +177,8 @@ static void make_state(void)
 
 static void fresh(void)
 {
-    memset(memory, 0, sizeof memory);
+    flat.size = MEMORY_BYTES;
+    memset(memory, 0, MEMORY_BYTES);
     fakevm_reset(1);
     describe(GDT, SEL_CODE, 0, 0xfffff, 0xc9b);
     describe(GDT, SEL_DATA, 0, 0xfffff, 0xc92);
@@ -251,10 +204,10 @@ static enum hv_err go(enum task_reason reason, bool by_insn, unsigned len)
                                   .has_error = !by_insn && v->interrupted.has_error,
                                   .error = v->interrupted.error};
 
-    memcpy(memory_before, memory, sizeof memory);
+    memcpy(memory_before, memory, MEMORY_BYTES);
     fake_before = fake;
     enum hv_err err = emul_task_switch(v, &how, len);
-    assert_int_equal(pins, 0);
+    assert_int_equal(flat.pins, 0);
     return err;
 }
 
@@ -262,7 +215,7 @@ static enum hv_err go(enum task_reason reason, bool by_insn, unsigned len)
 static void assert_untouched(void)
 {
     fake.exception = fake_before.exception;
-    assert_memory_equal(memory, memory_before, sizeof memory);
+    assert_memory_equal(memory, memory_before, MEMORY_BYTES);
     assert_memory_equal(&fake, &fake_before, sizeof fake);
 }
 
@@ -660,14 +613,14 @@ static void test_again(void **state)
                     memory_before[GDT + i + 5] |= memory[GDT + i + 5] & 1; /* accessed */
                 }
                 memory[STACK - 4] = 0; /* the error code, below the stack pointer */
-                assert_memory_equal(memory, memory_before, sizeof memory);
+                assert_memory_equal(memory, memory_before, MEMORY_BYTES);
                 fail_in = -1;
                 assert_int_equal(go(reason, reason != TASK_GATE, 7), HV_OK);
                 assert_memory_equal(&fake, &fake_after, sizeof fake);
-                assert_memory_equal(memory, after, sizeof memory);
+                assert_memory_equal(memory, after, MEMORY_BYTES);
                 waits++;
             }
-            memcpy(after, memory, sizeof memory);
+            memcpy(after, memory, MEMORY_BYTES);
             fake_after = fake;
         }
     }

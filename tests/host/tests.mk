@@ -77,8 +77,8 @@ EMUL_SRCS := $(addprefix kernel/emul/,alu.c decode.c emul.c exec_alu.c exec_calc
              exec_seg.c exec_stack.c exec_string.c operand.c segment.c step.c task.c)
 EMUL_ENV_SRCS := tests/host/fakevm.c tests/host/emulenv.c $(EMUL_SRCS) kernel/lib/rng.c kernel/lib/printf.c
 test_emul_SRCS := $(EMUL_ENV_SRCS)
-test_realmode_SRCS := tests/host/fakevm.c $(addprefix kernel/vm/,dr.c realmode.c) $(EMUL_SRCS) kernel/lib/printf.c kernel/lib/rng.c
-test_task_SRCS := tests/host/fakevm.c $(EMUL_SRCS) kernel/lib/printf.c kernel/lib/rng.c
+test_realmode_SRCS := $(addprefix tests/host/,fakevm.c flatmem.c) $(addprefix kernel/vm/,dr.c realmode.c) $(EMUL_SRCS) kernel/lib/printf.c kernel/lib/rng.c
+test_task_SRCS := $(addprefix tests/host/,fakevm.c flatmem.c) $(EMUL_SRCS) kernel/lib/printf.c kernel/lib/rng.c
 test_emul_diff_SRCS := tests/host/nativecpu.c tests/host/emulforms.c $(EMUL_ENV_SRCS)
 
 # Who needs memory, and what each is owed.
