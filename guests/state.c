@@ -2,7 +2,7 @@
 /*
  * Registers that the hypervisor has to switch: each processor of the VM fills its x87, SSE, AVX and AVX-512
  * registers, as far as CPUID offers them, and its debug registers with a pattern of its own, lets others
- * run, and looks whether all is still there. Also: XCR0 takes what it should and nothing else, absent MSRs
+ * run, and looks whether all is still there. Also: XSAVEC, where offered, keeps all of it; XCR0 takes what it should and nothing else, absent MSRs
  * and counters fault, and the time stamp counters of all processors are one clock. Command line: cpus=N
  * (1), rounds=N (40), and name=, which goes into the pattern.
  */
@@ -22,6 +22,7 @@
 #define CR4_OSFXSR (1UL << 9)
 #define CR4_OSXMMEXCPT (1UL << 10)
 #define CR4_OSXSAVE (1UL << 18)
+#define CPUID_D1_EAX_XSAVEC 2U
 #define CPUID_1_ECX_XSAVE (1U << 26)
 #define XCR0_X87 1UL
 #define XCR0_SSE 2UL
@@ -266,6 +267,31 @@ static void check_xcr0(void)
     report_check(!xsetbv_faults(mask), "xsetbv", "what CPUID offers was refused");
 }
 
+/* What Linux switches threads by: a compacted area, of all but the initial state. */
+static void check_compaction(void)
+{
+    static struct area compact, initial;
+    const uint32_t mxcsr = 0x1f80;
+
+    if (!(cpuid(0xd, 1).eax & CPUID_D1_EAX_XSAVEC)) {
+        console_printf("state: XSAVEC is not offered\n");
+        return;
+    }
+    prepare(0, mix(seed));
+    restore(&fill[0]);
+    __asm__ volatile("xsavec64 (%0)"
+                     :
+                     : "r"(&compact), "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32))
+                     : "memory");
+    memcpy(initial.bytes + 24, &mxcsr, sizeof mxcsr);
+    restore(&initial);
+    restore(&compact);
+    save(&seen[0]);
+    for_each_part(compare_part, 0);
+    report_check(wrong_vectors == 0, "xsavec", "XRSTOR does not find what XSAVEC wrote");
+    wrong_vectors = 0;
+}
+
 static void check_absent(void)
 {
     uint64_t v;
@@ -304,6 +330,7 @@ void guest_main(void)
     enable();
     if (mask) {
         check_xcr0();
+        check_compaction();
     }
     check_absent();
     uint32_t found = 1 + smp_start(other, nr_cpus - 1, PATIENCE);

@@ -25,6 +25,9 @@
 #define FXSAVE_SIZE 512u
 #define XSAVE_HEADER_SIZE 64u
 #define AREA_ALIGN 64u
+#define MXCSR_OFFSET 24u
+#define EXTENDED_OFFSET 576u /* of the first component behind the legacy region and the header */
+#define YMM_BYTES 256u
 #define FCW_INIT 0x037fu
 #define MXCSR_INIT 0x1f80u
 #define NO_CPU UINT32_MAX
@@ -46,6 +49,48 @@ static uint64_t xcr0_mask; /* these are written by the boot processor only */
 static uint32_t area_size = FXSAVE_SIZE;
 static bool keeps_pointers; /* see overwrite_pointers */
 
+static void xrstor(const void *area, uint64_t components)
+{
+    __asm__ volatile("xrstor64 (%0)" ::"r"(area), "a"((uint32_t)components),
+                     "d"((uint32_t)(components >> 32))
+                     : "memory");
+}
+
+/*
+ * Whether XRSTOR finds what XSAVEC writes ("Compacted Form of XSAVE Area"). Bochs 2.7 writes components from
+ * offset 160 on and reads them from 576: a guest that trusts it loses vector registers when it
+ * switches threads. Needs XCR0 at its full value; leaves the initial state in the registers.
+ */
+static bool xsavec_is_sound(void)
+{
+    static uint8_t area[PAGE_SIZE] __aligned(AREA_ALIGN);
+    uint8_t *ymm = area + EXTENDED_OFFSET;
+    uint64_t *present = (uint64_t *)(area + FXSAVE_SIZE);
+    bool sound = true;
+
+    if (area_size > sizeof(area)) {
+        return false;
+    }
+    if (xcr0_mask & XCR0_AVX) {
+        memcpy(area + MXCSR_OFFSET, &(uint32_t){MXCSR_INIT}, 4);
+        *present = XCR0_AVX;
+        memset(ymm, 0x5a, YMM_BYTES);
+        xrstor(area, XCR0_AVX);
+        memset(area, 0, sizeof(area));
+        __asm__ volatile("xsavec64 (%0)" ::"r"(area), "a"((uint32_t)xcr0_mask),
+                         "d"((uint32_t)(xcr0_mask >> 32))
+                         : "memory");
+        sound = (*present & XCR0_AVX) != 0;
+        for (unsigned i = 0; i < YMM_BYTES; i++) {
+            sound &= ymm[i] == 0x5a;
+        }
+    }
+    memset(area, 0, sizeof(area));
+    memcpy(area + MXCSR_OFFSET, &(uint32_t){MXCSR_INIT}, 4);
+    xrstor(area, xcr0_mask);
+    return sound;
+}
+
 void fpu_init_cpu(void)
 {
     if (cpu_features.vendor == CPU_VENDOR_AMD && this_cpu()->id == 0) {
@@ -61,6 +106,11 @@ void fpu_init_cpu(void)
         xcr0_mask = mask;
         xsetbv(0, mask);
         area_size = cpuid(CPUID_XSTATE, 0).ebx; /* for what XCR0 now enables */
+        if (cpu_features.xsavec && !xsavec_is_sound()) {
+            cpu_features.xsavec = false;
+            log_warn(
+                "this processor's XSAVEC writes what XRSTOR does not read: guests get no XSAVEC");
+        }
     } else {
         if ((mask & xcr0_mask) != xcr0_mask) {
             log_error("cpu %u lacks extended state that the boot processor has (%llx, %llx)",
@@ -103,7 +153,7 @@ void fpu_reset(struct fpu_state *st)
     }
     memset(st->area, 0, area_size);
     memcpy(st->area, &(uint16_t){FCW_INIT}, 2);
-    memcpy(st->area + 24, &(uint32_t){MXCSR_INIT}, 4);
+    memcpy(st->area + MXCSR_OFFSET, &(uint32_t){MXCSR_INIT}, 4);
     st->xcr0 = XCR0_X87;
     st->xss = 0;
     st->last_cpu = NO_CPU;
@@ -145,9 +195,7 @@ static void restore_registers(const struct fpu_state *st)
         return;
     }
     xsetbv(0, xcr0_mask);
-    __asm__ volatile("xrstor64 (%0)" ::"r"(st->area), "a"((uint32_t)xcr0_mask),
-                     "d"((uint32_t)(xcr0_mask >> 32))
-                     : "memory");
+    xrstor(st->area, xcr0_mask);
 }
 
 static void set_guest_masks(const struct fpu_state *st)

@@ -194,7 +194,8 @@ static uint32_t xsave_size(uint64_t mask, bool compacted)
 
 static void answer_xstate(struct vcpu *v, uint32_t subleaf, struct cpuid *r)
 {
-    const uint32_t offered = 0x7; /* XSAVEOPT, XSAVEC, XGETBV with ECX = 1 */
+    /* XSAVEOPT, XGETBV with ECX = 1, and XSAVEC unless it is broken (fpu_init_cpu). */
+    const uint32_t offered = 0x5 | (cpu_features.xsavec ? LD1_EAX_XSAVEC : 0);
     uint64_t mask = fpu_xcr0_mask();
 
     *r = (struct cpuid){0};
