@@ -110,14 +110,15 @@ void buddy_block_free(mfn_t mfn, unsigned order)
 {
     while (order < BUDDY_MAX_ORDER) {
         mfn_t other = MFN(mfn.n ^ BIT(order));
-        const struct frame *f;
 
         if (other.n >= frame_nr) {
             break;
         }
-        /* The buddy of a block is the head of a block that is no larger: its record is good. */
-        f = frame_of(other);
-        if (f->use != FRAME_FREE || f->order != order) {
+        /* The buddy of a block is the head of a block that is no larger: its record is good. It may be
+         * in another processor's cache and on its way out: use and order are looked at together. */
+        struct frame f = frame_look(other);
+
+        if (f.use != FRAME_FREE || f.order != order) {
             break;
         }
         list_remove(other, order);
@@ -385,13 +386,13 @@ enum hv_err buddy_alloc(unsigned order, enum frame_use use, uint32_t owner, uint
 enum hv_err buddy_take_at(mfn_t mfn, unsigned order, enum frame_use use, uint32_t owner)
 {
     mfn_t head = frame_head(mfn);
-    const struct frame *f = frame_of(head);
-    unsigned have = frame_order(f);
+    const struct frame f = frame_look(head);
+    unsigned have = frame_order(&f);
 
-    if (f->use != FRAME_FREE || (f->order & FRAME_CACHED) != 0 || have < order) {
+    if (f.use != FRAME_FREE || (f.order & FRAME_CACHED) != 0 || have < order) {
         return HV_EBUSY;
     }
-    if (is_aside(f)) {
+    if (is_aside(&f)) {
         aside_remove(head);
     } else {
         list_remove(head, have);
