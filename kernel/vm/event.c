@@ -81,6 +81,10 @@ void vcpu_event_cut_short(struct vcpu *v, uint64_t word, uint32_t error)
     if (!(word >> 31 & 1)) {
         return;
     }
+    /* QEMU's emulator, where the delivery of an injected interrupt faults. */
+    if (type == EVENT_EXCEPTION && vector >= 32) {
+        type = EVENT_INTERRUPT;
+    }
     /* INT n, INT3, INTO and INT1 are executed again: RIP still points at them. */
     if (type == EVENT_EXCEPTION && (vector == EXC_BP || vector == EXC_OF)) {
         type = EVENT_NONE;
