@@ -159,6 +159,26 @@ void fpu_reset(struct fpu_state *st)
     st->last_cpu = NO_CPU;
 }
 
+/*
+ * x87 registers in their initial state need no values in the area ("XSAVE-Managed State", XINUSE; not every
+ * processor tracks it). Restoring none is faster, and keeps QEMU's emulator from a race: its XRSTOR of x87
+ * values on one processor rewrites flags of processor 0 without a lock, which may find itself on the guest's
+ * nested tables after the guest has exited.
+ */
+static void drop_initial_x87(uint8_t *area)
+{
+    const uint64_t *image = (const uint64_t *)area;
+    uint64_t *present = (uint64_t *)(area + FXSAVE_SIZE);
+    uint64_t differs = (image[0] ^ FCW_INIT) | image[1] | image[2];
+
+    for (unsigned i = 4; i < 20; i++) {
+        differs |= image[i];
+    }
+    if (differs == 0) {
+        *present &= ~XCR0_X87;
+    }
+}
+
 static void save_registers(struct fpu_state *st)
 {
     if (!cpu_features.xsave) {
@@ -169,6 +189,7 @@ static void save_registers(struct fpu_state *st)
     __asm__ volatile("xsave64 (%0)" ::"r"(st->area), "a"((uint32_t)xcr0_mask),
                      "d"((uint32_t)(xcr0_mask >> 32))
                      : "memory");
+    drop_initial_x87(st->area);
 }
 
 /*

@@ -179,13 +179,12 @@ def _share_guests(names, memory, mb, **keys):
                  (n, mb, keys.get("vcpus", 1), 0)}) for n in names]
 
 
-@runs_on(svm={"smp": 2, "mem": "512M", "limit": 300, "rounds": 24, "long": True},
-         vmx={"smp": 2, "mem": "256M", "limit": 900, "rounds": 2},
+@runs_on(svm={"smp": 2, "mem": "512M", "limit": 300, "rounds": 24},
+         vmx={"smp": 2, "mem": "256M", "limit": 900, "rounds": 3, "long": True},
          shadow_svm={"mmu": "software", "smp": 2, "mem": "512M", "limit": 400, "rounds": 24, "long": True})
 def test_share_break(on):
     """Guests with several vCPUs write to all shared pages at once, round after round, while they are
-    merged again. In QEMU a guest ends now and then by a triple fault, seen also with the RIP behind VMRUN: not
-    understood yet, and a bug until it is; until then svm_share_break is in `make test-all`."""
+    merged again."""
     names = ("p", "q")
     vms = [(n, {"memory": "32M", "vcpus": 3, "kernel": "share.elf", "salt": "farm",
                 "largepages": "off", "output": "log",
