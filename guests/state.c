@@ -2,9 +2,9 @@
 /*
  * Registers that the hypervisor has to switch: each processor of the VM fills its x87, SSE, AVX and AVX-512
  * registers, as far as CPUID offers them, and its debug registers with a pattern of its own, lets others
- * run, and looks whether all is still there. Also: XSAVEC, where offered, keeps all of it; XCR0 takes what it should and nothing else, absent MSRs
- * and counters fault, and the time stamp counters of all processors are one clock. Command line: cpus=N
- * (1), rounds=N (40), and name=, which goes into the pattern.
+ * run, and looks whether all is still there. Also: XSAVEC, where offered, keeps all of it; XCR0 takes what it
+ * should and nothing else, absent MSRs and counters fault, and the time stamp counters of all processors are
+ * one clock. Command line: cpus=N (1), rounds=N (40), and name=, which goes into the pattern.
  */
 #include "guests/lib/arch.h"
 #include "guests/lib/boot.h"
@@ -19,6 +19,7 @@
 #define AREA_SIZE 4096U
 #define LEGACY_SIZE 512U
 #define HEADER 512U
+#define MXCSR_AT 24U
 #define CR4_OSFXSR (1UL << 9)
 #define CR4_OSXMMEXCPT (1UL << 10)
 #define CR4_OSXSAVE (1UL << 18)
@@ -37,6 +38,7 @@ struct area {
     uint8_t bytes[AREA_SIZE];
 } __attribute__((aligned(64)));
 
+static const uint32_t mxcsr = 0x1f80; /* the initial value */
 static struct area fill[MAX_CPUS], seen[MAX_CPUS];
 static volatile uint32_t finished, wrong_vectors, wrong_debug, ready;
 static volatile uint64_t tsc_last, tsc_backwards, tsc_steps;
@@ -136,13 +138,12 @@ static void compare_part(uint32_t cpu, uint32_t at, uint32_t bytes)
 static void prepare(uint32_t cpu, uint64_t value)
 {
     const uint16_t fcw = 0x037f;
-    const uint32_t mxcsr = 0x1f80;
 
     pattern = value; /* by one processor at a time: under the lock */
     for_each_part(fill_part, cpu);
     memcpy(fill[cpu].bytes, &fcw, sizeof fcw);
     fill[cpu].bytes[4] = 0xff; /* no x87 register is empty */
-    memcpy(fill[cpu].bytes + 24, &mxcsr, sizeof mxcsr);
+    memcpy(fill[cpu].bytes + MXCSR_AT, &mxcsr, sizeof mxcsr);
     memcpy(fill[cpu].bytes + HEADER, &mask, sizeof mask);
 }
 
@@ -271,7 +272,6 @@ static void check_xcr0(void)
 static void check_compaction(void)
 {
     static struct area compact, initial;
-    const uint32_t mxcsr = 0x1f80;
 
     if (!(cpuid(0xd, 1).eax & CPUID_D1_EAX_XSAVEC)) {
         console_printf("state: XSAVEC is not offered\n");
@@ -283,7 +283,7 @@ static void check_compaction(void)
                      :
                      : "r"(&compact), "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32))
                      : "memory");
-    memcpy(initial.bytes + 24, &mxcsr, sizeof mxcsr);
+    memcpy(initial.bytes + MXCSR_AT, &mxcsr, sizeof mxcsr);
     restore(&initial);
     restore(&compact);
     save(&seen[0]);
