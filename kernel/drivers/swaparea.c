@@ -338,22 +338,28 @@ static enum hv_err write_header(const struct swaparea *a, void *page, mfn_t mfn)
     return err;
 }
 
-enum hv_err swaparea_format(const struct swaparea *a)
+enum hv_err swaparea_may_format(const struct swaparea *a)
 {
-    mfn_t mfn;
-
     if (a->nr_pages < SWAPAREA_MIN_PAGES) {
         return HV_ERANGE;
     }
-    if (blkclaim_any(a->disk, a->first, a->nr_pages * BLK_PAGE_SECTORS)) {
-        return HV_EBUSY;
+    return blkclaim_any(a->disk, a->first, a->nr_pages * BLK_PAGE_SECTORS) ? HV_EBUSY : HV_OK;
+}
+
+enum hv_err swaparea_format(const struct swaparea *a)
+{
+    enum hv_err err = swaparea_may_format(a);
+    mfn_t mfn;
+
+    if (err != HV_OK) {
+        return err;
     }
     void *page = new_page(&mfn);
 
     if (page == NULL) {
         return HV_ENOMEM;
     }
-    enum hv_err err = write_header(a, page, mfn);
+    err = write_header(a, page, mfn);
 
     buddy_free(mfn, 0);
     if (err == HV_OK && swaparea_store() == NULL) {

@@ -70,6 +70,8 @@ struct label_source swaparea_source(struct blk_disk *d);
 
 /* What the operator has to repeat to have `a` formatted; it changes with the disk and what is on it. */
 enum hv_err swaparea_code(const struct swaparea *a, uint32_t *code) __must_check;
-/* Write our signature: what was there is lost. Takes the area into use if there is none yet. HV_EBUSY: it
- * is in use, or touches what is. HV_ERANGE: too small. HV_EIO, HV_ENOENT: the disk. */
+/* HV_EBUSY: it is in use, or touches what is. HV_ERANGE: too small. */
+enum hv_err swaparea_may_format(const struct swaparea *a) __must_check;
+/* Write our signature: what was there is lost. Takes the area into use if there is none yet. Errors of
+ * swaparea_may_format; HV_ENOMEM; HV_EIO, HV_ENOENT: the disk. */
 enum hv_err swaparea_format(const struct swaparea *a) __must_check;

@@ -162,6 +162,14 @@ static void show_before_format(const struct swaparea *a, uint32_t code)
     survey_free(s);
 }
 
+static void format_refused(const struct swaparea *a, enum hv_err err)
+{
+    shell_error("swap", "%s: %s", a->name,
+                err == HV_EBUSY    ? "is in use"
+                : err == HV_ERANGE ? "is too small"
+                                   : hv_strerror(err));
+}
+
 /* Twice: the first time says what would be lost, and the code to repeat. */
 static void format_area(const char *name, const char *confirmation)
 {
@@ -173,6 +181,11 @@ static void format_area(const char *name, const char *confirmation)
 
     if (err != HV_OK) {
         shell_error("swap", "no disk or partition '%s'; `disks` lists them", name);
+        return;
+    }
+    err = swaparea_may_format(&a);
+    if (err != HV_OK) {
+        format_refused(&a, err);
         return;
     }
     err = swaparea_code(&a, &code);
@@ -191,10 +204,7 @@ static void format_area(const char *name, const char *confirmation)
     }
     err = swaparea_format(&a);
     if (err != HV_OK) {
-        shell_error("swap", "%s: %s", a.name,
-                    err == HV_EBUSY    ? "is in use"
-                    : err == HV_ERANGE ? "is too small"
-                                       : hv_strerror(err));
+        format_refused(&a, err);
         return;
     }
     shell_print("%s: formatted\n", a.name);

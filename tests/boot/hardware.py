@@ -60,7 +60,7 @@ def use_hardware(kind):
             del cpu, ips
             super().__init__(name, cpu="host", extra=() if isinstance(extra, str) else extra,
                              **arguments)
-            self.argv[self.argv.index("tcg")] = "kvm"
+            self.argv[self.argv.index("-accel") + 1] = "kvm"
 
     platforms.PLATFORMS[kind] = (HardwareMachine, "host")
 

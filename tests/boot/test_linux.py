@@ -15,7 +15,7 @@ def _modules(text):
 
 @runs_on(svm={"limit": 400, "urandom_mb": 40}, vmx={"limit": 700, "urandom_mb": 8})
 def test_linux_one(on):
-    text = conf(linux_vm("one"), seed=7)
+    text = conf(linux_vm("one", self_tests=True), seed=7)
     with on.machine(modules=_modules(text)) as m:
         m.prompt()
         m.send("console one\r")

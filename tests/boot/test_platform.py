@@ -7,7 +7,7 @@ import struct
 import time
 
 import debian
-from machine import conf, guest_elf, linux_modules, linux_vm
+from machine import NO_SELF_TESTS, conf, guest_elf, linux_modules, linux_vm
 from platforms import runs_on
 
 # What a Linux kernel says when a processor or a wake-up was lost.
@@ -59,7 +59,7 @@ echo load: done
 """
 
 
-@runs_on(svm={"smp": 2, "limit": 600, "scale": 4, "long": True},
+@runs_on(svm={"smp": 2, "limit": 600, "scale": 4, "threads": "single", "long": True},
          vmx={"smp": 2, "limit": 2400, "scale": 1, "long": True},
          shadow_svm={"mmu": "software", "smp": 2, "limit": 900, "scale": 2, "long": True})
 def test_linux_smp4(on):
@@ -170,7 +170,7 @@ def test_linux_hotplug_cpu(on):
 
 
 @runs_on(svm={"limit": 900, "memory": "64M", "long": True},
-         vmx={"limit": 3000, "memory": "16M", "long": True},
+         vmx={"limit": 3000, "memory": "8M", "long": True},
          shadow_svm={"limit": 900, "memory": "32M", "long": True})
 def test_memtest86(on):
     """Debian's memtest86+ runs a whole pass over the VM's memory."""
@@ -235,12 +235,12 @@ def test_multiboot_kernels(on):
         m.poweroff()
 
 
-@runs_on(svm={"smp": 2, "limit": 600, "long": True}, vmx={"limit": 2400, "long": True})
+@runs_on(svm={"smp": 2, "limit": 600, "threads": "single", "long": True}, vmx={"limit": 2400, "long": True})
 def test_xen_dom0(on):
     """Another hypervisor as guest: Debian's Xen on two processors, with Linux as its control domain. (In
     QEMU, IRET of code outside ring 0 trips over SMAP; hence without it.)"""
     vm = ("x", {"memory": "512M", "vcpus": 2, "kernel": "xen", "cmdline": '"console=com1 smap=0 smep=0"',
-                "modules": '"vmlinuz console=hvc0 name=dom0, initrd.img"'})
+                "modules": '"vmlinuz console=hvc0 name=dom0 %s, initrd.img"' % NO_SELF_TESTS})
     modules = _linux(conf(vm, seed=1), xen=debian.read("xen-hypervisor-4.17-amd64", "boot/xen-*.gz"))
     with on.machine(modules=modules) as m:
         m.prompt()
@@ -262,7 +262,7 @@ def test_debian_installer_kernel(on):
     images = "usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/"
     name = "debian-installer-12-netboot-amd64"
     vm = ("d", {"memory": "800M", "kernel": "vmlinuz", "initrd": "initrd",
-                "cmdline": '"console=ttyS0,115200 quiet"'})
+                "cmdline": '"console=ttyS0,115200 quiet %s"' % NO_SELF_TESTS})
     with on.machine(modules={"ballast.conf": conf(vm, seed=1),
                              "vmlinuz": debian.read(name, images + "linux"),
                              "initrd": debian.read(name, images + "initrd.gz")}) as m:
