@@ -4,6 +4,7 @@
 import os
 import shutil
 import sys
+import time
 
 import pexpect.fdpexpect
 import pytest
@@ -13,6 +14,10 @@ from machine import BUILD, KERNEL, SLOW, Machine
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../tools"))
 import bochs_run  # noqa: E402
 import mkiso  # noqa: E402
+
+TYPED = 8  # bytes; a FIFO has 16
+PAUSE_S = 0.02
+
 
 class BochsMachine(Machine):
     """One run of Bochs. `cpu` is one of its models; `iso` overrides kernel and modules; `extra` are lines
@@ -44,6 +49,13 @@ class BochsMachine(Machine):
         self.child.delaybeforesend = None
         self.child.logfile_read = self.log
         return self
+
+    def send(self, text):
+        """As if typed: Bochs keeps interrupts back from a guest for up to a millisecond, in which more than
+        a FIFO's worth of bytes would be lost, as on a real line."""
+        for at in range(0, len(text), TYPED):
+            self.child.send(text[at:at + TYPED])
+            time.sleep(PAUSE_S)
 
     def __exit__(self, *exc):
         self.bochs.close()

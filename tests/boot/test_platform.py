@@ -235,9 +235,9 @@ def test_multiboot_kernels(on):
         m.poweroff()
 
 
-@runs_on(svm={"smp": 2, "limit": 600, "threads": "single", "long": True}, vmx={"limit": 2400, "long": True})
+@runs_on(svm={"limit": 900, "long": True}, vmx={"limit": 2400, "long": True})
 def test_xen_dom0(on):
-    """Another hypervisor as guest: Debian's Xen on two processors, with Linux as its control domain. (In
+    """Another hypervisor as guest: Debian's Xen with two processors, with Linux as its control domain. (In
     QEMU, IRET of code outside ring 0 trips over SMAP; hence without it.)"""
     vm = ("x", {"memory": "512M", "vcpus": 2, "kernel": "xen", "cmdline": '"console=com1 smap=0 smep=0"',
                 "modules": '"vmlinuz console=hvc0 name=dom0 %s, initrd.img"' % NO_SELF_TESTS})

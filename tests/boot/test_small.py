@@ -129,7 +129,7 @@ RESETS = {"reset": "reset", "keyboard": "reset", "outputport": "reset", "port92"
 
 
 @runs_on(svm={"smp": 2}, vmx={"smp": 2, "limit": 300, "long": True},
-         shadow_svm={"smp": 2, "long": True})
+         shadow_svm={"smp": 2, "long": True}, shadow_vmx={"limit": 300, "long": True})
 def test_guest_resets(on):
     """Each way to reset a PC stops the VM or starts it again, as on_reset says."""
     vms = [("%s-%s" % (how, then), {"memory": "8M", "kernel": "hello.elf", "on_reset": then,

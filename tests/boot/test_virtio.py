@@ -220,19 +220,20 @@ def test_hostile_virtio(on):
                "console": "virtio", "balloon": "virtio"}
     bad = [("bad%d" % n, {**devices, "vcpus": n, "start": "manual",
                           "cmdline": "cpus=%d storm=%d end=exit" % (n, on["storm"])}) for n in (1, 2)]
-    steady = ("steady", {**devices, "output": "log", "cmdline": "mode=steady"})
+    # A line to it is no longer than the serial port's FIFO: in Bochs a guest that exits all the time
+    # with interrupts off keeps them off for long.
+    steady = ("s", {**devices, "output": "log", "cmdline": "mode=steady"})
     text = conf(*bad, steady, seed=33, swap="ram:32M", **{"Mem.ShareScanGHz": 0})
     with on.machine(modules={"ballast.conf": text, "image": bytes(100000),
                              "badvirtio.elf": guest_elf("badvirtio")}) as m:
         m.prompt()
-        m.expect(r"\[steady\] steady: round 8\b", 60)
+        m.expect(r"\[s\] steady: round 8\b", 60)
         free = int(re.search(r"(\d+) frames free of", m.command("audit")).group(1))
         for name, _ in bad:
-            m.command("vm steady swapout 8M")
+            m.command("vm s swapout 8M")
             m.command("vm %s start" % name)
-            # A real serial line would lose what is typed while the log is printed.
-            for _ in range(4 if on.vendor == "svm" else 0):
-                m.command("vm steady swapout 8M")
+            for _ in range(4):
+                m.command("vm s swapout 8M")
             m.wait_for("vms", r"%s\s+stopped" % name, timeout=250)
             m.send("console %s\r" % name)
             m.expect(r"SUMMARY passed (\d+) failed (\d+)")
@@ -250,7 +251,7 @@ def test_hostile_virtio(on):
         said = re.findall(r"vm bad1: virtio (\w+): the driver is wrong: ", m.text())
         assert {"rng", "blk", "balloon"} <= set(said) and len(said) < 100, said
         rounds = [int(n) for n in re.findall(r"steady: round (\d+)", m.text())]
-        m.expect(r"\[steady\] steady: round %d\b" % (2 * rounds[-1]), 100)
+        m.expect(r"\[s\] steady: round %d\b" % (2 * rounds[-1]), 100)
         assert "FAIL" not in m.text().replace("failed", "") and "panic" not in m.text()
-        assert "vm steady: virtio" not in m.text()
+        assert "vm s: virtio" not in m.text()
         m.poweroff()
