@@ -65,7 +65,7 @@ class Machine:
     lines_asked = 0  # of guests' shells
 
     def __init__(self, name, cpu="EPYC,+svm", smp=1, mem="1G", boot=None, modules=None, iso=None,
-                 cmdline="", extra=(), limit=120, machine="q35", reboot=False, monitor=False, threads="multi"):
+                 cmdline="", extra=(), limit=120, machine="q35", reboot=False, monitor=False):
         self.name = name
         self.limit = limit * SLOW
         self.dir = os.path.join(BUILD, "tests", "boot")
@@ -74,7 +74,7 @@ class Machine:
         qemu = shutil.which("qemu-system-x86_64")
         if not qemu:
             pytest.skip("qemu-system-x86_64 is not installed")
-        argv = ["timeout", str(int(self.limit)), qemu, "-machine", machine, "-accel", "tcg,thread=" + threads,
+        argv = ["timeout", str(int(self.limit)), qemu, "-machine", machine, "-accel", "tcg",
                 "-cpu", cpu, "-smp", str(smp), "-m", mem, "-nodefaults", "-display", "none",
                 "-serial", "stdio"]
         if not reboot:

@@ -31,7 +31,7 @@ PLATFORMS = {
     "shadow_vmx": (BochsMachine, "core2_penryn_t9600"),
 }
 
-MACHINE_KEYS = ("cpu", "smp", "mem", "limit", "machine", "extra", "cmdline", "ips", "threads")
+MACHINE_KEYS = ("cpu", "smp", "mem", "limit", "machine", "extra", "cmdline", "ips")
 MARKS = ("long",)
 DEFAULT_LIMIT = 120
 

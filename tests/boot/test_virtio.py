@@ -154,7 +154,7 @@ def _granted(m, name):
 
 
 @runs_on(svm={"smp": 2, "mem": "1G", "limit": 300, "mb": 150, "long": True},
-         vmx={"smp": 1, "mem": "1G", "limit": 900, "mb": 60, "long": True})
+         vmx={"smp": 1, "mem": "1G", "limit": 900, "mb": 40, "long": True})
 def test_virtio_balloon_reporting(on):
     """Debian's unmodified virtio_balloon: what a process frees is back with the host within 3 seconds;
     a balloon set by hand fills, and gives way when the guest runs out of memory."""
