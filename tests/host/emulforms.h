@@ -43,6 +43,7 @@ struct emul_form {
 #define S_EXIT 1048576u   /* emul_mmio only */
 #define S_FRAME 2097152u  /* RBP points to the stack */
 #define S_TABLE 4194304u  /* RBX points to memory */
+#define S_SELECTOR 8388608u /* pushes a segment register */
 #define S_NO_MODRM (S_DIRECT | S_STRING | S_PLAIN | S_OPREG | S_ACC)
 
 extern const struct emul_form emul_forms[];

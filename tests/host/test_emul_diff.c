@@ -363,6 +363,16 @@ static uint64_t table_entry(const struct random_case *c)
     return (c->regs.gpr[GPR_RBX] + (c->regs.gpr[GPR_RAX] & 0xff)) & mask(c->address);
 }
 
+static unsigned stack_width(const struct random_case *c)
+{
+    return c->mode == EMUL_64 ? 8 : c->seg[SEG_SS].attr & BIG ? 4 : 2;
+}
+
+static uint64_t stack_top(const struct random_case *c, const struct native_regs *regs)
+{
+    return c->seg[SEG_SS].base + (regs->gpr[GPR_RSP] & mask(stack_width(c)));
+}
+
 /* Do all pointers that were not aimed stay inside the arena? (16-bit registers cannot say everything.) */
 static bool pointers_hit(const struct random_case *c)
 {
@@ -375,8 +385,9 @@ static bool pointers_hit(const struct random_case *c)
         at[n++] = c->seg[SEG_ES].base + (c->regs.gpr[GPR_RDI] & mask(c->address));
     }
     if (c->f->special & S_STACK) {
-        unsigned width = c->mode == EMUL_64 ? 8 : c->seg[SEG_SS].attr & BIG ? 4 : 2;
-        at[n++] = c->seg[SEG_SS].base + (c->regs.gpr[GPR_RSP] & mask(width));
+        unsigned width = stack_width(c);
+
+        at[n++] = stack_top(c, &c->regs);
         if (c->f->special & S_FRAME) {
             at[n++] = c->seg[SEG_SS].base + (c->regs.gpr[GPR_RBP] & mask(width));
         }
@@ -465,9 +476,17 @@ static bool is_partial(const struct random_case *c, const struct native_regs *na
     return (c->f->special & S_PARTIAL) && native->vector != NATIVE_NO_FAULT;
 }
 
+/* A string instruction with addresses of 32 bits in 64-bit mode that has done nothing, since its count is
+ * zero or it faults: some processors clear the upper halves of its registers. */
+static bool is_vague_string(const struct random_case *c, const struct native_regs *native)
+{
+    return (c->f->special & S_STRING) && c->address == 4 &&
+           ((uint32_t)c->regs.gpr[GPR_RCX] == 0 || native->vector != NATIVE_NO_FAULT);
+}
+
 static void compare_registers(const struct random_case *c, const struct native_regs *want)
 {
-    uint64_t width = c->mode == EMUL_64 ? UINT64_MAX : UINT32_MAX;
+    uint64_t width = c->mode == EMUL_64 && !is_vague_string(c, want) ? UINT64_MAX : UINT32_MAX;
 
     v->gpr[GPR_RSP] = fake.regs[0][REG_RSP];
     for (unsigned i = 0; i < (c->mode == EMUL_64 ? 16 : 8) && !is_partial(c, want); i++) {
@@ -600,13 +619,34 @@ static bool is_scan_of_zero(const struct random_case *c, const struct native_reg
     return (c->f->opcode & ~1u) == 0x0fbc && (native->flags & RFLAGS_ZF);
 }
 
+/* Does the part of a pushed selector's slot that not every processor writes lie in another page? */
+static bool is_torn_selector(const struct random_case *c)
+{
+    uint64_t at = stack_top(c, &c->regs) - c->operand;
+
+    return (c->f->special & S_SELECTOR) && (at & 4095) + c->operand > 4096;
+}
+
+/* What PUSH of a segment register puts above the selector: zero, as the emulator does and older
+ * processors, or nothing, as newer ones do ("PUSH", Description). */
+static void forgive_above_selector(const struct random_case *c, const struct native_regs *native)
+{
+    uint64_t at = stack_top(c, native) - (uint64_t)env.native;
+
+    for (unsigned i = 2; i < c->operand && at + i < ARENA_BYTES; i++) {
+        if (env.memory[at + i] == 0) {
+            env.memory[at + i] = env.native[at + i];
+        }
+    }
+}
+
 /* True if there was something to compare. */
 static bool run_case(void)
 {
     struct random_case c;
     char text[64] = "";
 
-    if (!make_case(&c)) {
+    if (!make_case(&c) || is_torn_selector(&c)) {
         return false;
     }
     fill_around(c.target);
@@ -640,6 +680,9 @@ static bool run_case(void)
     assert_int_equal(env.pins, 0);
     if (is_partial(&c, &native)) {
         memcpy(env.memory + 4096, env.native + 4096, 2 * 4096);
+    }
+    if ((c.f->special & S_SELECTOR) && native.vector == NATIVE_NO_FAULT) {
+        forgive_above_selector(&c, &native);
     }
     if (memcmp(env.native + 4096, env.memory + 4096, 3 * 4096)) {
         fail_case(&c, "memory", 0, 0);
