@@ -341,7 +341,7 @@ help:
 	@echo 'Targets:'
 	@echo '  all          kernel, guests and UEFI loader, under $$(BUILD)'
 	@echo '  run          boot the demo ISO: eight Linux guests on 1 GiB (EMU=bochs: three; CPU=a model)'
-	@echo '  test         check + test-host + quick boot tests; test-all adds the long ones'
+	@echo '  test         check + test-host + test-tsan + quick boot tests; test-all adds the long ones and fuzz'
 	@echo '  check        warnings (gcc, clang), include directions, headers, format, licences'
 	@echo '  test-host    unit and property tests on the host; test-boot K=PATTERN in emulators'
 	@echo '  test-tsan    page sharing with threads, under ThreadSanitizer'

@@ -9,7 +9,7 @@
 
 #include "kernel/lib/types.h"
 
-#define LOGRING_TEXT_MAX 240 /* longer texts are cut */
+#define LOGRING_TEXT_MAX 480 /* longer texts are cut: a list of all keys of a VM is not */
 
 struct logring {
     uint8_t *buf;       /* size bytes, 8-byte aligned */

@@ -167,7 +167,7 @@ static void init_threads_and_processors(void)
     irq_enable();
     sched_start_cpu();
     if (parse_option(boot_info.cmdline, "maxcpus", word, sizeof(word)) &&
-        (parse_u64(word, &max) != HV_OK || max == 0)) {
+        (parse_u64(word, &max) != HV_OK || max == 0 || max > MAX_CPUS)) {
         log_error("command line: maxcpus=%s: accepted: 1 to %u", word, MAX_CPUS);
         max = MAX_CPUS;
     }

@@ -268,7 +268,9 @@ static void choose_port(const char *where)
     } else if (bases[i] == 0) {
         return;
     } else if (console_has_port(bases[i])) {
-        log_error("telemetry: %s is the console's", where);
+        if (i != 0) {
+            log_error("telemetry: %s is the console's", where);
+        }
     } else if (!uart_probe_port(&port, bases[i]) && i != 0) {
         log_error("telemetry: there is no %s", where);
     }

@@ -158,6 +158,8 @@ void svm_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
         svm_of(v)->dr[reg - REG_DR0] = value;
         if (v->loaded) {
             svm_drs_load(svm_of(v));
+        } else {
+            v->set_unloaded = true;
         }
         break;
     case REG_DR6:

@@ -167,6 +167,9 @@ static void translate_exception(struct vcpu *v, struct vm_exit *exit)
     }
     if (vector == EXC_DB) {
         note_debug_state(v);
+        if ((word >> EVENT_TYPE_SHIFT & EVENT_TYPE_MASK) == EVENT_TYPE_PRIV_EXCEPTION) {
+            v->rip += vmcs_read(VMCS_EXIT_LENGTH); /* INT1 is a trap */
+        }
     }
     exit->exc = (struct exit_exception){
         .vector = vector,

@@ -223,6 +223,7 @@ void vmx_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
 {
     struct vmx_vcpu *s = vmx_of(v);
 
+    v->set_unloaded |= !v->loaded;
     switch (reg) {
     case REG_RSP:
         vmx_set(v, VC_RSP, value);
@@ -362,15 +363,29 @@ static bool canonical(uint64_t address)
     return (uint64_t)((int64_t)(address << 16) >> 16) == address;
 }
 
+/* What WRMSR would take: the value may reach the processor later only, where a refusal is our own #GP. */
+static bool live_msr_takes(uint32_t index, uint64_t value)
+{
+    switch (index) {
+    case MSR_STAR:
+        return true;
+    case MSR_SYSCALL_MASK:
+        return value <= UINT32_MAX;
+    default:
+        return canonical(value);
+    }
+}
+
 enum hv_err vmx_set_msr(struct vcpu *v, uint32_t index, uint64_t value)
 {
     uint64_t *slot = live_msr(&vmx_of(v)->live, index);
     enum vmx_copy what = msr_copy(index);
 
     if (slot != NULL) {
-        if (v->loaded && !wrmsr_safe(index, value)) {
+        if (!live_msr_takes(index, value) || (v->loaded && !wrmsr_safe(index, value))) {
             return HV_EPERM;
         }
+        v->set_unloaded |= !v->loaded;
         *slot = value;
         return HV_OK;
     }

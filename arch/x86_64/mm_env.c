@@ -121,7 +121,8 @@ void mm_env_configure(const char *cmdline)
     if (colon != NULL) {
         *colon = '\0';
         if (parse_u64(colon + 1, &fail_every) != HV_OK || fail_every == 0) {
-            log_error("command line: fail=%s:%s: not a number above 0", word, colon + 1);
+            log_error("command line: fail=%s:%s: accepted: SITE or SITE:N, N from 1 on", word,
+                      colon + 1);
             return;
         }
     }

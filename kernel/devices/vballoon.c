@@ -113,6 +113,7 @@ static void started(void *dev)
     ballooning_set_limits(vm);
     balloon_start(vm->balloon, vm->p2m, BALLOON_VIRTIO, clock_now_ns());
     d->started = true;
+    d->have_stats = false; /* one taken before the queues had their roles is not ours to return */
     d->size = 0;
     uint32_t suppressed = 0;
     if (ratelimit_take(&d->limit, clock_now_ns(), &suppressed)) {

@@ -78,7 +78,8 @@ enum hv_err emul_mmio(struct vcpu *v, const struct exit_memory *mem, bool fast, 
 {
     struct bytes bytes = {.len = 0};
     struct insn in;
-    const struct emul e = {.v = v, .in = &in, .fast = fast, .ram = mem->ram};
+    const struct emul e = {
+        .v = v, .in = &in, .fast = fast, .ram = mem->ram, .reads = !(mem->access & P2M_WRITE)};
     enum hv_err err = HV_ENOTSUP;
 
     if (likely(!(mem->access & P2M_EXEC) && !mem->table_walk)) {
@@ -116,7 +117,7 @@ enum hv_err emul_string_io(struct vcpu *v, const struct exit_port *port, bool fa
     }
     enum hv_err err = emul_fetch(v, fast, &bytes, &in);
     if (!err) {
-        err = emul_finish(v, &in, exec_string_io(&e, port->port, port->in));
+        err = emul_finish(v, &in, exec_string_io(&e, port->port, port->size, port->in));
     }
     if (err == HV_ENOTSUP || err == HV_ENOENT) {
         emul_describe(&bytes, text, text_len);

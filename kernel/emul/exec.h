@@ -29,7 +29,8 @@ enum hv_err exec_string(const struct emul *e) __must_check;
 /* PUSH and POP, of memory, and of registers where the stack is not RAM. */
 enum hv_err exec_stack(const struct emul *e) __must_check;
 /* INS and OUTS with REP. */
-enum hv_err exec_string_io(const struct emul *e, uint16_t port, bool in) __must_check;
+enum hv_err exec_string_io(const struct emul *e, uint16_t port, unsigned exit_size,
+                           bool in) __must_check;
 
 /*
  * The rest is for code that the processor cannot run (step.c): e->all is set, so are operands in

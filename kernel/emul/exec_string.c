@@ -201,13 +201,13 @@ enum hv_err exec_string(const struct emul *e)
     }
 }
 
-enum hv_err exec_string_io(const struct emul *e, uint16_t port, bool in)
+enum hv_err exec_string_io(const struct emul *e, uint16_t port, unsigned exit_size, bool in)
 {
     unsigned size = e->in->opcode & 1 ? MIN((unsigned)e->in->operand_bytes, 4u) : 1;
     bool ins = e->in->opcode == 0x6c || e->in->opcode == 0x6d;
     bool outs = e->in->opcode == 0x6e || e->in->opcode == 0x6f;
 
-    if (!(in ? ins : outs)) {
+    if (!(in ? ins : outs) || size != exit_size) {
         return HV_EBUSY; /* not the bytes that exited */
     }
     return execute(e, in ? INS : OUTS, size, port);

@@ -242,7 +242,7 @@ enum hv_err operand_resolve_exit(const struct emul *e, int64_t extra, gpa_t gpa,
         return operand_resolve_rm(e, extra, size, write, out);
     }
     struct mem_ref ref = operand_ref(e, extra);
-    if (unlikely(e->ram)) {
+    if (unlikely(e->ram || (write && e->reads))) {
         return operand_resolve(e, ref, size, write, out);
     }
     segment_of_ref(e, ref, &s);

@@ -14,6 +14,8 @@ struct emul {
     const struct insn *in;
     bool fast;
     bool ram; /* the access that exited was one to RAM */
+    bool
+        reads; /* the access that exited was a read: the guest's tables have not been asked about writes */
     /* The guest's code is executed here because the processor cannot (step.c): no exit came before, and
      * operands may be registers. */
     bool all;

@@ -109,7 +109,7 @@ void cmd_share(unsigned nr, char **args)
     }
     vm = vm_find(args[2]);
     if (vm == NULL) {
-        shell_error("share", "no VM '%s'", args[2]);
+        shell_error("share", "no VM '%s'; `vms` lists them", args[2]);
         return;
     }
     if (sharing_scan(vm) == HV_OK) {

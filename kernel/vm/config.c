@@ -13,7 +13,7 @@
 #include "kernel/vm/config_keys.h"
 #include "kernel/vm/config_text.h"
 
-#define MESSAGE_MAX 512
+#define MESSAGE_MAX 480                /* as long as a line of the log (LOGRING_TEXT_MAX) */
 #define SHARES_WORDS "normal|low|high" /* in the order of enum config_shares */
 
 struct parser {

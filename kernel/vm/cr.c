@@ -187,9 +187,21 @@ static bool quick_decode(struct vcpu *v, struct vm_exit *exit)
     return true;
 }
 
+/*
+ * Do the bytes still say what the processor found? Another vCPU may have changed them: user code reaches SMSW,
+ * and only that.
+ */
+static inline bool is_what_exited(struct vcpu *v, const struct exit_cr *told,
+                                  const struct exit_cr *decoded)
+{
+    return decoded->cr == told->cr && decoded->write == told->write &&
+           (decoded->write || !decoded->decoded || vcpu_cpl(v) == 0);
+}
+
 enum exit_action cr_exit(struct vcpu *v, struct vm_exit *exit)
 {
     const uint32_t known = BIT(0) | BIT(3) | BIT(4) | BIT(8);
+    const struct exit_cr told = exit->cr;
     uint64_t value = 0;
 
     if ((!exit->cr.decoded || exit->insn_len == 0) &&
@@ -198,6 +210,9 @@ enum exit_action cr_exit(struct vcpu *v, struct vm_exit *exit)
 
         if (err != HV_OK) {
             return exit_again(v, err);
+        }
+        if (unlikely(!is_what_exited(v, &told, &exit->cr))) {
+            return ACT_RESUME;
         }
     }
     if (!(BIT(exit->cr.cr) & known)) {
@@ -208,6 +223,9 @@ enum exit_action cr_exit(struct vcpu *v, struct vm_exit *exit)
         /* Not a move: CLTS or LMSW, whose result the decoder has worked out. */
         if (exit->cr.decoded) {
             value = exit_gpr(v, exit->cr.gpr);
+            if (unlikely(value >> 32 != 0) && emul_mode_of(v) != EMUL_64) {
+                value = (uint32_t)value;
+            }
         }
         enum hv_err err = cr_write(v, exit->cr.cr, value);
 

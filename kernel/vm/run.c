@@ -26,10 +26,10 @@ static void load(struct vcpu *v)
         return;
     }
     v->loaded = true;
-    if (cpu->loaded_vcpu != v || v->cpu != cpu->id || v->was_reset) {
+    if (cpu->loaded_vcpu != v || v->cpu != cpu->id || v->was_reset || v->set_unloaded) {
         bool first = v->was_reset;
 
-        v->was_reset = false;
+        v->was_reset = v->set_unloaded = false;
         __atomic_store_n(&v->cpu, cpu->id, __ATOMIC_RELAXED);
         cpu->loaded_vcpu = v;
         msr_load(v);

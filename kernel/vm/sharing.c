@@ -178,7 +178,14 @@ struct p2m *sharing_hold(struct vm *vm, unsigned *member)
 
     *member = vm->p2m != NULL ? share_member(vm->p2m) : 0;
     spin_unlock_irqrestore(&vm->lock, flags);
-    return *member != 0 ? share_hold(*member) : NULL;
+    struct p2m *p = *member != 0 ? share_hold(*member) : NULL;
+
+    /* A reset frees the number, and another VM may have it by now. */
+    if (p != NULL && p2m_owner(p) != vm->id) {
+        share_release(*member);
+        p = NULL;
+    }
+    return p;
 }
 
 enum hv_err sharing_scan(struct vm *vm)

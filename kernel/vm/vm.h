@@ -97,6 +97,7 @@ struct vcpu {
     unsigned cpu;               /* processor it is loaded on (valid while in_guest or loaded) */
     bool loaded;                /* its state is in that processor; the thread's */
     bool was_reset;             /* what the processor still holds of it is void */
+    bool set_unloaded;          /* likewise: registers were set while it was not loaded */
     struct fpu_state *fpu;      /* arch/x86_64/fpu.h; also holds the guest's XCR0 */
     uint64_t stalled_ns;        /* waiting for memory and pages, so far (atomic) */
     struct memory_wait {        /* its last wait for memory (memwait.c) */

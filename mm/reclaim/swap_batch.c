@@ -341,7 +341,7 @@ static bool copy_page(struct swap_batch *b, struct leaving *l, void *copy)
 
     if (l->e.state == P2M_PRIVATE) {
         env_copy_page(copy, env_frame_ptr(l->e.mfn));
-        return p2m_same(&l->e);
+        return p2m_same(&l->e) && word_kind(l->e.seq) == KIND_NOMINATED;
     }
     spin_lock(&b->p->lock);
     same = p2m_same(&l->e);

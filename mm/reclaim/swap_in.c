@@ -270,6 +270,10 @@ bool swap_may_retry(struct p2m *p, gfn_t gfn)
     }
     spin_lock(&swap.lock);
     room = !list_empty(&swap.free_reads);
+    if (!room) {
+        /* Who got the read that woke this one has said nothing. */
+        __atomic_store_n(&swap.reads_lacked, true, __ATOMIC_SEQ_CST);
+    }
     spin_unlock(&swap.lock);
     return room;
 }

@@ -116,6 +116,11 @@ static enum hv_err enter_leaf(struct entry_job *j, struct shadow_page *sp, unsig
     if (sp->seen != NULL) {
         sp->seen[i] = j->entry[j->leaf_level];
     }
+    /* What stood there may be in TLBs with rights or a frame that the next protect or drop will not find. */
+    uint64_t was = spt_load(&sp->table[i]);
+    if (entry_present(sp, i) && ((was & ~entry & SPT_W) || ((was ^ entry) & SPT_ADDRESS))) {
+        shadow_note_removed(s);
+    }
     spt_store(&sp->table[i], entry);
     s->fills++;
     return HV_OK;

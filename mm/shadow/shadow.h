@@ -89,8 +89,8 @@ struct shadow_fault {
  * A page fault of the guest.
  * HV_OK: a hidden fault, mapped: enter again (an event whose delivery was cut short is repeated).
  * HV_EFAULT: a true fault: the guest gets #PF with out->error and CR2 = gva.
- * HV_ENOENT: nobody's RAM at out->gpa: a device access, emulate it (emul_mmio).
- * HV_EPERM: RAM at out->gpa that the guest may access so, but that cannot be mapped so (supervisor writes to
+ * HV_ENOENT: nobody's RAM at f->gpa: a device access, emulate it (emul_mmio).
+ * HV_EPERM: RAM at f->gpa that the guest may access so, but that cannot be mapped so (supervisor writes to
  * user pages with CR0.WP clear and CR4.SMAP set): emulate the instruction.
  * HV_EAGAIN: with `fast`: come again off it. Without: a page is on its way from the store: wait for
  * f->gfn (swapping_wait) and enter again. HV_ENOMEM, HV_EIO: as p2m_populate, for f->gfn.

@@ -73,7 +73,8 @@ static enum hv_err keep_frame(struct p2m *p, gfn_t gfn, uint32_t access, struct 
 
 static enum hv_err alloc_copy(struct p2m *p, uint32_t access, const struct p2m_entry *e, mfn_t *out)
 {
-    uint32_t flags = access & P2M_FAST ? BUDDY_FAST : BUDDY_RESERVE;
+    /* The reserve is for pages that had a frame before they were merged; one of zeros had none. */
+    uint32_t flags = access & P2M_FAST ? BUDDY_FAST : e->state == P2M_SHARED ? BUDDY_RESERVE : 0;
     enum hv_err err = HV_ENOMEM;
 
     if (env_may_allocate("cow.frame")) {
@@ -218,7 +219,8 @@ bool cow_nominate(struct p2m *p, gfn_t gfn, struct p2m_entry *e, struct flush_ba
 
 bool cow_still_nominated(struct p2m_entry *e)
 {
-    if (!p2m_same(e)) {
+    /* Once private again, it may be written without a change of the word. */
+    if (!p2m_same(e) || word_kind(e->seq) != KIND_NOMINATED) {
         return false;
     }
     if (p2m_pin_record(e)->refs != 0) {

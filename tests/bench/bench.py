@@ -280,8 +280,13 @@ def write_csv(path, machine, lines):
 def main():
     build = os.path.abspath(sys.argv[1])
     emu = sys.argv[2] if len(sys.argv) > 2 else "qemu"
+    if emu not in MACHINES:
+        sys.exit("bench: no machine %s; accepted: %s" % (emu, ", ".join(MACHINES)))
     machine = MACHINES[emu]
     parts = sys.argv[3:] or machine.parts
+    if not set(parts) <= set(machine.parts):
+        sys.exit("bench: no rows %s; accepted: %s" % (" ".join(sorted(set(parts) - set(machine.parts))),
+                                                      ", ".join(machine.parts)))
     os.makedirs(os.path.join(build, "tests", "bench"), exist_ok=True)
     ours = {}
     ok = True

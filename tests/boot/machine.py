@@ -21,6 +21,7 @@ from mkcpio import Archive  # noqa: E402
 
 BUILD = os.environ.get("BALLAST_BUILD", os.path.join(os.path.dirname(__file__), "../../build"))
 BUILD = os.path.abspath(BUILD)
+THIRD_PARTY = "THIRD_PARTY=" + os.path.join(BUILD, "third_party")  # for builds beside this one
 KERNEL = os.path.join(BUILD, "ballast.elf")
 ISO = os.path.join(BUILD, "ballast.iso")
 USB = os.path.join(BUILD, "ballast.usb.img")

@@ -69,7 +69,7 @@ def debug_kernel(monkeypatch):
     os.makedirs(build, exist_ok=True)
     with open(os.path.join(build, "lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        subprocess.run(["make", "-C", root, "BUILD=" + build, "DEBUG=1", "kernel"], check=True,
+        subprocess.run(["make", "-C", root, "BUILD=" + build, "DEBUG=1", THIRD_PARTY, "kernel"], check=True,
                        stdout=subprocess.DEVNULL)
     for module in (machine, bochs):
         monkeypatch.setattr(module, "KERNEL", os.path.join(build, "ballast.elf"))

@@ -92,7 +92,9 @@ def test_telemetry(on):
         # It was touched page by page: some second saw it.
         assert max(seen.series("faults", "busy")[1]) > 1000
         times = seen.series("t")[0]
-        assert all(0.9 < b - a < 5 for a, b in zip(times, times[1:])), times
+        # A second each; one that comes late is followed by one in time.
+        assert all(0 < b - a < 5 * SLOW for a, b in zip(times, times[1:])), times
+        assert times[-1] - times[0] > len(times) - 2, times
         assert seen.host[-1]["dropped"] == 0 and seen.host[-1]["vms"] == 2
         assert "no VM 'nobody'" in m.command("map nobody")
         drawn = re.search(r"0x0000000000 \|(.*)\|", m.command("map busy")).group(1)

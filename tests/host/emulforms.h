@@ -30,19 +30,19 @@ struct emul_form {
 #define S_NARROW 256u
 #define S_LONG 512u /* 64-bit mode only */
 #define S_FULL (S_STRING | S_STACK)
-#define S_MEMORY 1024u    /* its ModRM operand is never a register */
-#define S_STEP 2048u      /* emul_step only: no device is accessed so */
-#define S_OPREG 4096u     /* no ModRM, a register in the opcode */
-#define S_ACC 8192u       /* no ModRM, at most an immediate */
-#define S_OLD 16384u      /* not in 64-bit mode */
-#define S_CC 32768u       /* a condition in the opcode */
-#define S_COUNT 65536u    /* counts beyond the operand's size are undefined */
-#define S_NO_64 131072u   /* REX.W is not for this form */
-#define S_NO_16 262144u   /* undefined with 16 bits */
-#define S_PARTIAL 524288u /* the processor has done a part when it faults */
-#define S_EXIT 1048576u   /* emul_mmio only */
-#define S_FRAME 2097152u  /* RBP points to the stack */
-#define S_TABLE 4194304u  /* RBX points to memory */
+#define S_MEMORY 1024u      /* its ModRM operand is never a register */
+#define S_STEP 2048u        /* emul_step only: no device is accessed so */
+#define S_OPREG 4096u       /* no ModRM, a register in the opcode */
+#define S_ACC 8192u         /* no ModRM, at most an immediate */
+#define S_OLD 16384u        /* not in 64-bit mode */
+#define S_CC 32768u         /* a condition in the opcode */
+#define S_COUNT 65536u      /* counts beyond the operand's size are undefined */
+#define S_NO_64 131072u     /* REX.W is not for this form */
+#define S_NO_16 262144u     /* undefined with 16 bits */
+#define S_PARTIAL 524288u   /* the processor has done a part when it faults */
+#define S_EXIT 1048576u     /* emul_mmio only */
+#define S_FRAME 2097152u    /* RBP points to the stack */
+#define S_TABLE 4194304u    /* RBX points to memory */
 #define S_SELECTOR 8388608u /* pushes a segment register */
 #define S_NO_MODRM (S_DIRECT | S_STRING | S_PLAIN | S_OPREG | S_ACC)
 

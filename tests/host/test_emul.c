@@ -25,10 +25,12 @@
 static struct rng rng;
 static struct vcpu *const v = &fake.vcpu[0];
 
+static uint32_t exit_access = P2M_WRITE;
+
 static enum hv_err emulate(const char *bytes, unsigned len, gpa_t gpa, bool fast)
 {
     char text[64];
-    struct exit_memory mem = {.gpa = gpa, .access = P2M_READ};
+    struct exit_memory mem = {.gpa = gpa, .access = exit_access};
 
     emulenv_insn(bytes, len);
     env.bus_calls = 0;
@@ -79,6 +81,23 @@ static void test_changed_bytes(void **state)
     struct exit_memory mem = {.gpa = GPA(0), .access = P2M_EXEC};
     char text[64];
     assert_int_equal(emul_mmio(v, &mem, false, text, sizeof text), HV_ENOTSUP);
+}
+
+/* The bytes of a read have become those of a write: the guest's tables say whether it may. */
+static void test_read_became_write(void **state)
+{
+    (void)state;
+    exit_access = P2M_READ;
+    fresh(EMUL_64);
+    v->gpr[GPR_RAX] = (uint64_t)env.native + 8;
+    env.rights[0] = GVA_READ;
+    assert_int_equal(emulate("\x89\x08", 2, GPA((uint64_t)env.native + 8), false), HV_EFAULT);
+    assert_int_equal(fake.exception.vector, EXC_PF);
+    assert_int_equal(env.bus_calls, 0);
+    fresh(EMUL_64);
+    v->gpr[GPR_RAX] = (uint64_t)env.native + 8;
+    assert_int_equal(emulate("\x89\x08", 2, GPA((uint64_t)env.native + 8), false), HV_OK);
+    exit_access = P2M_WRITE;
 }
 
 static void fast_path(bool code)
@@ -283,7 +302,9 @@ static void test_stack(void **state)
 
 static enum hv_err string_io(const char *bytes, unsigned len, bool in, bool fast)
 {
-    struct exit_port port = {.port = 0x1234, .in = in, .string = true};
+    const char *opcode = bytes + len - 1;
+    uint8_t size = !(*opcode & 1) ? 1 : memchr(bytes, 0x66, len) ? 2 : 4;
+    struct exit_port port = {.port = 0x1234, .in = in, .string = true, .size = size};
     char text[64];
 
     emulenv_insn(bytes, len);
@@ -407,12 +428,19 @@ static void test_random_bytes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_old_modes),    cmocka_unit_test(test_changed_bytes),
-        cmocka_unit_test(test_fast_path),    cmocka_unit_test(test_slices_and_faults),
-        cmocka_unit_test(test_segments),     cmocka_unit_test(test_canonical),
-        cmocka_unit_test(test_single_step),  cmocka_unit_test(test_memory_not_there),
-        cmocka_unit_test(test_stack),        cmocka_unit_test(test_string_io),
-        cmocka_unit_test(test_no_memory),    cmocka_unit_test(test_control_registers),
+        cmocka_unit_test(test_old_modes),
+        cmocka_unit_test(test_changed_bytes),
+        cmocka_unit_test(test_fast_path),
+        cmocka_unit_test(test_slices_and_faults),
+        cmocka_unit_test(test_segments),
+        cmocka_unit_test(test_canonical),
+        cmocka_unit_test(test_single_step),
+        cmocka_unit_test(test_memory_not_there),
+        cmocka_unit_test(test_stack),
+        cmocka_unit_test(test_string_io),
+        cmocka_unit_test(test_read_became_write),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_control_registers),
         cmocka_unit_test(test_random_bytes),
     };
     rng_seed(&rng, 0xe301);
