@@ -75,8 +75,8 @@ def _storm(m, names, megabytes):
         m.guest_shell(n, "while ! [ -e /tmp/good ]; do sleep 1; done; echo SURVIVED", "SURVIVED", 300)
 
 
-@runs_on(svm={"smp": 2, "mem": "1280M", "limit": 900, "vms": 10, "memory": "96M", "long": True},
-         vmx={"smp": 1, "mem": "640M", "limit": 1500, "vms": 4, "memory": "96M", "long": True})
+@runs_on(svm={"smp": 2, "mem": "1280M", "limit": 900, "vms": 10, "memory": "96M", "storm": 16, "long": True},
+         vmx={"smp": 1, "mem": "640M", "limit": 1500, "vms": 4, "memory": "96M", "storm": 4, "long": True})
 def test_share_linux_ten(on):
     """Guests of one salt after one scan: at least 80 % of what an independent count of machine
     memory finds removable, and with ten of them at least 55 % of what they were granted."""
@@ -109,7 +109,7 @@ def test_share_linux_ten(on):
         if len(names) == 10:
             assert saved >= 0.55 * granted
         _verify(m, names)
-        _storm(m, names, 16)
+        _storm(m, names, on["storm"])
         assert _pages(m)[0] < pages
         assert "audit: passed" in m.command("audit")
         m.poweroff()
