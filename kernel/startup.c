@@ -82,6 +82,7 @@ static void choose_seed(const struct boot_info *info, const struct host_config *
     }
     seed = cpu_entropy();
     random_set_seed(seed);
+    random_add_entropy(cpu_entropy);
     log_info("seed = %llu was drawn; given in " CONFIG_FILE ", it repeats this run",
              (unsigned long long)seed);
 }

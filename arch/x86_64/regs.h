@@ -152,13 +152,6 @@ static inline void xsetbv(uint32_t reg, uint64_t v)
     __asm__ volatile("xsetbv" ::"c"(reg), "a"((uint32_t)v), "d"((uint32_t)(v >> 32)) : "memory");
 }
 
-static inline uint64_t read_rflags(void)
-{
-    uint64_t v;
-    __asm__ volatile("pushfq; popq %0" : "=r"(v)::"memory");
-    return v;
-}
-
 /* Drop this processor's translation of one page, global ones included. */
 static inline void invlpg(uint64_t va)
 {

@@ -6,7 +6,6 @@ EFI_LOADER := $(BUILD)/boot/efi/BOOTX64.EFI
 EFI_SRCS   := $(sort $(wildcard boot/efi/*.c))
 EFI_OBJS   := $(EFI_SRCS:%.c=$(BUILD)/%.o)
 
-# -Wno-cast-align and the like are not needed: only GNU-EFI's own headers are taken as they are.
 EFI_CFLAGS := -std=gnu17 -O2 -g -fpic -ffreestanding -fshort-wchar -mno-red-zone \
               -mgeneral-regs-only -fno-strict-aliasing -fno-stack-protector \
               -fcf-protection=none -fno-asynchronous-unwind-tables $(WARNINGS) \

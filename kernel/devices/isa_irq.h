@@ -15,7 +15,6 @@ struct vm;
 #define ISA_IRQ_COM1 4u
 #define ISA_IRQ_RTC 8u
 #define ISA_IRQ_SCI 9u
-#define ISA_IRQ_MOUSE 12u
 #define IOAPIC_PIN_PIT 2u
 
 /* Set a line. Any context. */

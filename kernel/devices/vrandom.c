@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Each buffer is filled from the stream that the host's seed and the VM's name begin, so that a run
- * repeats: not for secrets. A reset does not begin it anew. Manual: Virtual I/O Device (VIRTIO) 1.2,
+ * Each buffer is filled from the stream that the host's seed and the VM's name begin, mixed with the processor's
+ * entropy where nobody gave a seed for a run to repeat. A reset does not begin it anew. Manual: Virtual I/O Device (VIRTIO) 1.2,
  * "Entropy Device".
  */
 #include "kernel/devices/vrandom.h"
@@ -30,7 +30,7 @@ static enum hv_err serve(void *dev, unsigned queue, struct vring *r, struct vrin
         return vring_wrong(r, "a request for no entropy");
     }
     while (*written < c->writable) {
-        uint64_t word = rng_next(&d->rng);
+        uint64_t word = random_secret(&d->rng);
 
         *written += (uint32_t)vring_write(c, &word, sizeof(word));
         if (*written % YIELD_BYTES == 0) {

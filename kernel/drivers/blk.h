@@ -88,7 +88,6 @@ struct blk_queue {
     struct blk_request *bouncing;
     struct ratelimit limit;    /* of lines about what was not asked for, in ns */
     mfn_t bounce[BLK_RUN_MAX]; /* where some frame is out of the device's reach */
-    bool have_bounce;
     struct blk_stats stats;
 };
 

@@ -53,22 +53,3 @@ static inline unsigned bitmap_next(const uint64_t *map, unsigned nr_bits, unsign
     }
     return nr_bits;
 }
-
-/* The first clear bit at or after `from`, or nr_bits. */
-static inline unsigned bitmap_next_zero(const uint64_t *map, unsigned nr_bits, unsigned from)
-{
-    while (from < nr_bits) {
-        uint64_t word = ~map[from / 64] >> (from % 64);
-
-        if (word) {
-            from += (unsigned)__builtin_ctzll(word);
-            return MIN(from, nr_bits);
-        }
-        from = (from / 64 + 1) * 64;
-    }
-    return nr_bits;
-}
-
-#define bitmap_for_each(bit, map, nr_bits)                    \
-    for (bit = bitmap_next(map, nr_bits, 0); bit < (nr_bits); \
-         bit = bitmap_next(map, nr_bits, bit + 1))

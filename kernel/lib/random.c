@@ -7,7 +7,8 @@
 #define FNV_OFFSET 0xcbf29ce484222325ULL
 #define FNV_PRIME 0x100000001b3ULL
 
-static uint64_t host_seed; /* written at boot only */
+static uint64_t host_seed; /* these are written at boot only */
+static uint64_t (*entropy)(void);
 
 /* The terminating NUL counts: "ab", "c" is not "a", "bc". */
 static uint64_t hash_text(uint64_t hash, const char *text)
@@ -30,4 +31,14 @@ void random_stream(struct rng *out, const char *purpose, const char *name)
     /* The seed is spread first: neighbouring seeds must not give neighbouring streams. */
     rng_seed(&mixed, host_seed);
     rng_seed(out, rng_next(&mixed) ^ hash_text(hash_text(FNV_OFFSET, purpose), name));
+}
+
+void random_add_entropy(uint64_t (*source)(void))
+{
+    entropy = source;
+}
+
+uint64_t random_secret(struct rng *stream)
+{
+    return rng_next(stream) ^ (entropy != NULL ? entropy() : 0);
 }

@@ -55,8 +55,3 @@ static inline void spin_unlock(struct spinlock *l)
     lockrank_release(l->rank);
     __atomic_store_n(&l->locked, 0, __ATOMIC_RELEASE);
 }
-
-static inline bool spin_is_locked(const struct spinlock *l)
-{
-    return __atomic_load_n(&l->locked, __ATOMIC_RELAXED) != 0;
-}

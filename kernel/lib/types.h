@@ -46,4 +46,3 @@
 #define __packed __attribute__((packed))
 #define __aligned(n) __attribute__((aligned(n)))
 #define __cold __attribute__((cold))
-#define __used __attribute__((used))

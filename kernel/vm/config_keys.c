@@ -8,7 +8,7 @@
 
 #define MEMORY_MIN MIB(1)
 #define MEMORY_MAX GIB(1024)
-#define VCPUS_MAX 16u
+#define VCPUS_MAX 16u /* of a VM: VM_MAX_VCPUS (vm.h) */
 #define SHARES_MIN 1u
 #define SHARES_MAX 100000u
 

@@ -18,6 +18,8 @@
 #include "mm/p2m.h"
 #include "mm/shadow/shadow.h"
 
+_Static_assert(VM_MAX_VCPUS <= SHADOW_MAX_CPUS, "a view has room for each vCPU");
+
 /* Drop the vCPU's translations before its next entry: no tag is good (tag.c). */
 static inline void drop_translations(struct vcpu *v)
 {

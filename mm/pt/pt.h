@@ -31,7 +31,6 @@
 #define PT_R 0x1u
 #define PT_W 0x2u
 #define PT_X 0x4u
-#define PT_U 0x8u /* user mode, where the format tells it apart */
 #define PT_NR_PERMS 4u
 
 enum pt_type { PT_WB, PT_WT, PT_UC, PT_WC, PT_NR_TYPES };

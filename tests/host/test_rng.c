@@ -100,13 +100,35 @@ static void test_streams(void **state)
     }
 }
 
+static uint64_t drawn(void)
+{
+    static uint64_t n;
+
+    return ++n << 32;
+}
+
+/* Secrets are the stream's words, and where there is entropy, each has its own. */
+static void test_secrets(void **state)
+{
+    struct rng a, b;
+
+    (void)state;
+    random_set_seed(5);
+    random_stream(&a, "secret", "");
+    b = a;
+    assert_true(random_secret(&a) == rng_next(&b));
+    random_add_entropy(drawn);
+    assert_true((random_secret(&a) ^ rng_next(&b)) == 1ULL << 32);
+    assert_true((random_secret(&a) ^ rng_next(&b)) == 2ULL << 32);
+    random_add_entropy(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_known_values),
-        cmocka_unit_test(test_repeats),
-        cmocka_unit_test(test_below),
-        cmocka_unit_test(test_streams),
+        cmocka_unit_test(test_known_values), cmocka_unit_test(test_repeats),
+        cmocka_unit_test(test_below),        cmocka_unit_test(test_streams),
+        cmocka_unit_test(test_secrets),
     };
     return cmocka_run_group_tests_name("rng", tests, NULL, NULL);
 }
