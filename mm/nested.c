@@ -178,8 +178,8 @@ static enum hv_err nested_fault(struct view *v, gpa_t gpa, uint32_t access)
     if (!spin_trylock(&n->lock)) {
         return HV_EAGAIN;
     }
-    if ((likely(p2m_same(&e)) || MUTANT(fast_fill_without_recheck)) &&
-        !(e.writable && flush_is_due(p2m_flush_domain(v->p2m)))) {
+    if ((likely(p2m_same(&e)) && !(e.writable && flush_is_due(p2m_flush_domain(v->p2m)))) ||
+        MUTANT(fast_fill_without_recheck)) {
         err = fill_slot(n, gpa_gfn(gpa), &e);
     } else {
         err = HV_EAGAIN;

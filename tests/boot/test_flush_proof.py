@@ -73,7 +73,8 @@ def build(directory, mutant, *goals):
     before are compiled again. Models catch mutants: compilers' watchmen are left out, for speed."""
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     done = subprocess.run(["make", "-C", ROOT, "-j%d" % (os.cpu_count() or 1), "BUILD=" + directory,
-                           "MUTANT=" + mutant, "HOST_SANITIZE=", THIRD_PARTY, *goals], env=environment, capture_output=True,
+                           "MUTANT=" + mutant, "HOST_SANITIZE=", THIRD_PARTY,
+                           "HOSTLIBS=" + os.path.join(directory, "hostlibs"), *goals], env=environment, capture_output=True,
                           text=True, timeout=600 * SLOW)
     assert done.returncode == 0, done.stdout + done.stderr
 
