@@ -403,8 +403,6 @@ static bool pin(struct p2m *p, const struct p2m_entry *e)
 
 enum hv_err p2m_get(struct p2m *p, gfn_t gfn, uint32_t access, void **ptr)
 {
-    bool flushed = false;
-
     for (;;) {
         struct p2m_entry e;
         enum hv_err err = p2m_populate(p, gfn, access, &e);
@@ -417,15 +415,6 @@ enum hv_err p2m_get(struct p2m *p, gfn_t gfn, uint32_t access, void **ptr)
             return HV_EAGAIN;
         }
         same = p2m_same(&e);
-        if (same && (access & P2M_WRITE) && !flushed && flush_is_due(&p->domain)) {
-            spin_unlock(&p->lock);
-            if (access & P2M_FAST) {
-                return HV_EAGAIN;
-            }
-            env_flush_guest(&p->domain);
-            flushed = true;
-            continue;
-        }
         if (same && !pin(p, &e)) {
             /* A frame of its own has room. */
             same = false;

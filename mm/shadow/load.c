@@ -279,8 +279,6 @@ struct walk {
     struct shadow_peek *peek;
     gfn_t need;
     uint32_t access; /* P2M_*; 0: nothing is lacking */
-    bool flush;      /* it takes a flush (flush_is_due) */
-    bool flushed;    /* and has had one */
     unsigned nr;
     gfn_t gfn[4]; /* of the tables walked, and where they are */
     const void *page[4];
@@ -359,10 +357,6 @@ static enum hv_err fault_locked(struct shadow *s, struct shadow_cpu *cpu, struct
     }
     f->gpa = res.gpa;
     p2m_query(s->view.p2m, gpa_gfn(res.gpa), &e);
-    if (e.writable && !w->flushed && flush_is_due(p2m_flush_domain(s->view.p2m))) {
-        w->flush = true;
-        return HV_EBUSY;
-    }
     if (unlikely(e.state == P2M_HOLE)) {
         return HV_ENOENT;
     }
@@ -395,7 +389,6 @@ static enum hv_err provide(struct shadow *s, const struct shadow_cpu *cpu, struc
 enum hv_err shadow_fault(struct view *v, struct shadow_cpu *cpu, struct shadow_fault *f, bool fast)
 {
     struct shadow *s = shadow_of(v);
-    bool flushed = false;
 
     for (unsigned i = 0; i < TRIES; i++) {
         struct walk w;
@@ -405,8 +398,6 @@ enum hv_err shadow_fault(struct view *v, struct shadow_cpu *cpu, struct shadow_f
         w.peek = cpu->peek;
         w.access = 0;
         w.nr = 0;
-        w.flush = false;
-        w.flushed = flushed;
 
         if (!lock_view(s, fast)) {
             return HV_EAGAIN;
@@ -418,13 +409,6 @@ enum hv_err shadow_fault(struct view *v, struct shadow_cpu *cpu, struct shadow_f
         }
         if (likely(err != HV_EBUSY)) {
             return err;
-        }
-        if (unlikely(w.flush)) {
-            if (fast) {
-                return HV_EAGAIN;
-            }
-            env_flush_guest(p2m_flush_domain(v->p2m));
-            flushed = true;
         }
         if (w.access != 0) {
             err = provide(s, cpu, f, &w, fast);
