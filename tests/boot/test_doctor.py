@@ -11,7 +11,7 @@ import pytest
 
 import bochs
 import machine
-from machine import BUILD, conf, guest_elf
+from machine import BUILD, THIRD_PARTY, conf, guest_elf
 from platforms import runs_on
 
 # What is broken, and the field and rule that the console must name. `late` leaves it to the processor
