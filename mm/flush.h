@@ -2,9 +2,9 @@
 /*
  * Flush domains and batches. Every VM has one domain. Whoever removes or weakens translations puts
  * the frames and tables that became free into a batch, and commits it with no lock held: commit
- * makes env_flush_guest() end every use, then frees. See docs/world-switch.md, "Flush epochs": entry sets in-guest,
- * fences, then compares the epoch; a flush bumps the epoch, kicks, waits until each processor has
- * left or passed it. That wait also ends every lockless read on the fast path (p2m_peek).
+ * makes env_flush_guest() end every use, then frees. See docs/world-switch.md, "Flush epochs": entry sets
+ * in-guest, fences, then compares the epoch; a flush bumps the epoch, kicks, waits until each processor
+ * has left or passed it. That wait also ends every lockless read on the fast path (p2m_peek).
  */
 #pragma once
 

@@ -223,7 +223,6 @@ void vmx_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
 {
     struct vmx_vcpu *s = vmx_of(v);
 
-    v->set_unloaded |= !v->loaded;
     switch (reg) {
     case REG_RSP:
         vmx_set(v, VC_RSP, value);
@@ -238,6 +237,8 @@ void vmx_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
         s->live.cr2 = value;
         if (v->loaded) {
             write_cr2(value);
+        } else {
+            v->set_unloaded = true;
         }
         break;
     case REG_CR3:
@@ -254,12 +255,16 @@ void vmx_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
         s->live.dr[reg - REG_DR0] = value;
         if (v->loaded) {
             load_drs(&s->live);
+        } else {
+            v->set_unloaded = true;
         }
         break;
     case REG_DR6:
         s->live.dr6 = value;
         if (v->loaded) {
             WRITE_DR(6, value);
+        } else {
+            v->set_unloaded = true;
         }
         break;
     case REG_DR7:

@@ -387,9 +387,6 @@ void vmmio_set_ranges(struct vmmio *m, unsigned queue)
 
 void vmmio_complete(struct vmmio *m, unsigned queue, uint16_t head, uint32_t written)
 {
-    if (queue >= m->ops->nr_queues) {
-        return; /* the driver has started anew without that one */
-    }
     struct ring_state *s = &m->ring[queue];
 
     s->owed = true;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Each buffer is filled from the stream that the host's seed and the VM's name begin, mixed with the processor's
- * entropy where nobody gave a seed for a run to repeat. A reset does not begin it anew. Manual: Virtual I/O Device (VIRTIO) 1.2,
- * "Entropy Device".
+ * Each buffer is filled from the stream that the host's seed and the VM's name begin, mixed with the
+ * processor's entropy where nobody gave a seed for a run to repeat. A reset does not begin it anew. Manual:
+ * Virtual I/O Device (VIRTIO) 1.2, "Entropy Device".
  */
 #include "kernel/devices/vrandom.h"
 

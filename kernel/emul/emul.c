@@ -155,13 +155,12 @@ static enum hv_err word_operand(const struct emul *e, bool write, uint64_t *valu
     return err;
 }
 
-static enum hv_err decode_msw(const struct emul *e, struct exit_cr *cr, uint64_t *lmsw_value)
+static enum hv_err decode_msw(const struct emul *e, uint64_t *lmsw_value)
 {
     uint64_t cr0 = hv->get_reg(e->v, REG_CR0), value = cr0;
     unsigned group = e->in->reg & 7;
     enum hv_err err;
 
-    *cr = (struct exit_cr){.cr = 0, .write = group == 6};
     if (group == 4) {
         return word_operand(e, true, &value);
     }
@@ -171,6 +170,17 @@ static enum hv_err decode_msw(const struct emul *e, struct exit_cr *cr, uint64_t
     err = word_operand(e, false, &value);
     *lmsw_value = lmsw(cr0, value);
     return err;
+}
+
+struct exit_cr emul_cr_of(const struct insn *in)
+{
+    if (in->opcode >= 0x0f20 && in->opcode <= 0x0f23) {
+        return (struct exit_cr){.cr = in->lock ? in->reg | 8 : in->reg,
+                                .write = (in->opcode & 2) != 0,
+                                .decoded = true,
+                                .gpr = (uint8_t)((in->rm & 7) | (in->rex & 1 ? 8 : 0))};
+    }
+    return (struct exit_cr){.cr = 0, .write = in->opcode == 0x0f06 || (in->reg & 7) == 6};
 }
 
 enum hv_err emul_decode_cr(struct vcpu *v, struct exit_cr *cr, bool fast, uint8_t *insn_len,
@@ -185,22 +195,18 @@ enum hv_err emul_decode_cr(struct vcpu *v, struct exit_cr *cr, bool fast, uint8_
         return err;
     }
     *insn_len = in.length;
+    *cr = emul_cr_of(&in);
     switch (in.opcode) {
     case 0x0f20:
     case 0x0f21:
     case 0x0f22:
     case 0x0f23:
-        *cr = (struct exit_cr){.cr = in.lock ? in.reg | 8 : in.reg,
-                               .write = (in.opcode & 2) != 0,
-                               .decoded = true,
-                               .gpr = (uint8_t)((in.rm & 7) | (in.rex & 1 ? 8 : 0))};
         return HV_OK;
     case 0x0f06:
-        *cr = (struct exit_cr){.cr = 0, .write = true};
         *lmsw_value = hv->get_reg(v, REG_CR0) & ~CR0_TS;
         return HV_OK;
     case 0x0f01:
-        return decode_msw(&e, cr, lmsw_value);
+        return decode_msw(&e, lmsw_value);
     default:
         return HV_ENOTSUP;
     }

@@ -28,6 +28,8 @@ enum hv_err exec_alu(const struct emul *e, gpa_t gpa) __must_check;
 enum hv_err exec_string(const struct emul *e) __must_check;
 /* PUSH and POP, of memory, and of registers where the stack is not RAM. */
 enum hv_err exec_stack(const struct emul *e) __must_check;
+/* The register and direction of a move to or from a control or debug register, of CLTS, LMSW or SMSW. */
+struct exit_cr emul_cr_of(const struct insn *in);
 /* INS and OUTS with REP. */
 enum hv_err exec_string_io(const struct emul *e, uint16_t port, unsigned exit_size,
                            bool in) __must_check;

@@ -114,16 +114,6 @@ static void describe_port(const struct emul *e, struct exit_port *port)
     };
 }
 
-static void describe_cr(const struct insn *in, struct exit_cr *cr)
-{
-    if (in->opcode == 0x0f20 || in->opcode == 0x0f22) {
-        *cr = (struct exit_cr){.cr = in->lock ? in->reg | 8 : in->reg, .write = in->opcode & 2};
-    } else {
-        /* CLTS, LMSW, SMSW */
-        *cr = (struct exit_cr){.cr = 0, .write = in->opcode == 0x0f06 || (in->reg & 7) == 6};
-    }
-}
-
 static void describe(const struct emul *e, enum exit_kind kind, struct vm_exit *exit)
 {
     *exit = (struct vm_exit){.kind = kind, .insn_len = e->in->length};
@@ -134,7 +124,8 @@ static void describe(const struct emul *e, enum exit_kind kind, struct vm_exit *
                                       .write = e->in->opcode == 0x0f30};
     } else if (kind == EXIT_CR) {
         exit->insn_len = 0; /* its handler decodes, and compares */
-        describe_cr(e->in, &exit->cr);
+        exit->cr = emul_cr_of(e->in);
+        exit->cr.decoded = false;
     }
 }
 
