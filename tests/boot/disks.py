@@ -112,15 +112,21 @@ def blkdebug(name, *rules):
     return "blkdebug:%s:" % path
 
 
+class RepeatedByEmulator(Exception):
+    """A disk command failed and was repeated by the emulator, not by Ballast."""
+
+
 def repeat_crashes(scenario):
-    """Decorates a scenario whose disk commands fail: QEMU 7.2's AHCI dies of a null pointer about every
-    tenth time that one fails and is repeated; then the scenario starts once more."""
+    """Decorates a scenario whose disk commands fail. QEMU 7.2's AHCI dies of a null pointer about every
+    tenth time that one fails and is repeated; and a port that stopped at an error starts the failed
+    command again by itself when a new one is issued before the error is seen (about every fiftieth
+    time). Then the scenario starts once more."""
     @functools.wraps(scenario)
     def wrapper(**fixtures):
         for tries in range(3):
             try:
                 return scenario(**fixtures)
-            except EmulatorCrash as e:
+            except (EmulatorCrash, RepeatedByEmulator) as e:
                 print("try %d: %s" % (tries, str(e).splitlines()[0]))
         return scenario(**fixtures)
     return wrapper

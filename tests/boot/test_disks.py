@@ -4,8 +4,8 @@ fail (QEMU only: its blkdebug and throttling make them)."""
 
 import re
 
-from disks import (MIB, SECTOR, TEST_SECTOR, blkdebug, digest, drive, filled_image, mkswap, path_of,
-                   repeat_crashes, swap_image, write_gpt)
+from disks import (MIB, SECTOR, TEST_SECTOR, RepeatedByEmulator, blkdebug, digest, drive,
+                   filled_image, mkswap, path_of, repeat_crashes, swap_image, write_gpt)
 from machine import conf, guest_elf
 from platforms import runs_on
 
@@ -254,7 +254,10 @@ def test_disk_error_once(on):
         for name in on["names"]:
             exercise(m, name)
             retries, resets, errors = counters(m, name)
-            assert retries >= 2 and (resets, errors) == (0, 0)
+            assert (resets, errors) == (0, 0)
+            if name == "sata0" and retries < 2:
+                raise RepeatedByEmulator("%d retries of sata0" % retries)
+            assert retries >= 2
         m.poweroff()
 
 
