@@ -40,5 +40,15 @@ void flush_batch_touch(struct flush_batch *b);
  * called by who looked for translations to remove or weaken, under the lock of the tables.
  */
 void flush_batch_join(struct flush_batch *b);
+/*
+ * Has somebody taken translations away and not flushed yet? A page may have a new frame by then, while other
+ * processors still read its old one: before anybody may write to the new one, flush. Once that is done, and
+ * the page is still what it was before, it may still be due: for others' changes.
+ */
+static inline bool flush_is_due(const struct flush_domain *d)
+{
+    return unlikely(__atomic_load_n(&d->pending, __ATOMIC_SEQ_CST) != 0);
+}
+
 /* Flush if dirty, then free. No lock held, not on the fast path. Idempotent. */
 void flush_batch_commit(struct flush_batch *b);

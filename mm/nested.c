@@ -115,37 +115,78 @@ static enum hv_err fill_tables(struct nested *n, gfn_t gfn, const struct p2m_ent
     return err;
 }
 
+/* Locked. Must a writable page wait for a flush (flush_is_due), which goes into the batch? A leaf of its old
+ * frame that somebody is about to remove is removed here. */
+static bool must_flush_first(struct nested *n, gfn_t gfn, const struct p2m_entry *e,
+                             struct flush_batch *batch)
+{
+    if (!e->writable || MUTANT(fill_before_flush)) {
+        return false;
+    }
+    uint64_t *slot = pt_slot(&n->pt, gfn_gpa(gfn).a, 0);
+
+    if (slot != NULL && *slot != 0 &&
+        ((*slot ^ e->mfn.n << PAGE_SHIFT) & n->pt.fmt->address) != 0) {
+        pt_unmap_slot(&n->pt, slot, batch);
+    }
+    flush_batch_join(batch);
+    return batch->dirty;
+}
+
+static enum hv_err fault_slow(struct nested *n, gfn_t gfn, uint32_t access)
+{
+    uint64_t flushed = 0; /* the word that a flush was done for */
+
+    for (;;) {
+        struct flush_batch batch;
+        struct p2m_entry e;
+        bool again = false;
+        enum hv_err err = p2m_populate(n->view.p2m, gfn, access, &e);
+
+        if (err != HV_OK) {
+            return err;
+        }
+        flush_batch_init(&batch, p2m_flush_domain(n->view.p2m));
+        spin_lock(&n->lock);
+        /* If the p2m changed meanwhile, the guest's next access faults and asks again. */
+        if (p2m_same(&e) || MUTANT(fill_without_recheck)) {
+            again = e.seq != flushed && must_flush_first(n, gfn, &e, &batch);
+            err = again ? HV_OK : fill_slot(n, gfn, &e);
+            if (err == HV_EAGAIN) {
+                err = fill_tables(n, gfn, &e, &batch);
+            }
+        }
+        spin_unlock(&n->lock);
+        flush_batch_commit(&batch);
+        if (!again) {
+            return err;
+        }
+        flushed = e.seq;
+    }
+}
+
 static enum hv_err nested_fault(struct view *v, gpa_t gpa, uint32_t access)
 {
     struct nested *n = nested_of(v);
-    struct flush_batch batch;
     struct p2m_entry e;
+
+    if (!(access & P2M_FAST)) {
+        return fault_slow(n, gpa_gfn(gpa), access);
+    }
     enum hv_err err = p2m_populate(v->p2m, gpa_gfn(gpa), access, &e);
 
     if (err != HV_OK) {
         return err;
     }
-    if (access & P2M_FAST) {
-        if (!spin_trylock(&n->lock)) {
-            return HV_EAGAIN;
-        }
-        err = likely(p2m_same(&e)) || MUTANT(fast_fill_without_recheck)
-                  ? fill_slot(n, gpa_gfn(gpa), &e)
-                  : HV_EAGAIN;
-        spin_unlock(&n->lock);
-        return err;
+    if (!spin_trylock(&n->lock)) {
+        return HV_EAGAIN;
     }
-    flush_batch_init(&batch, p2m_flush_domain(v->p2m));
-    spin_lock(&n->lock);
-    /* If the p2m changed meanwhile, the guest's next access faults and asks again. */
-    if (p2m_same(&e) || MUTANT(fill_without_recheck)) {
-        err = fill_slot(n, gpa_gfn(gpa), &e);
-        if (err == HV_EAGAIN) {
-            err = fill_tables(n, gpa_gfn(gpa), &e, &batch);
-        }
-    }
+    bool due = e.writable && flush_is_due(p2m_flush_domain(v->p2m)) && !MUTANT(fill_before_flush);
+
+    err = (likely(p2m_same(&e)) && !due) || MUTANT(fast_fill_without_recheck)
+              ? fill_slot(n, gpa_gfn(gpa), &e)
+              : HV_EAGAIN;
     spin_unlock(&n->lock);
-    flush_batch_commit(&batch);
     return err;
 }
 

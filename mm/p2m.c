@@ -6,6 +6,7 @@
  */
 #include "mm/p2m.h"
 
+#include "kernel/lib/mutant.h"
 #include "mm/p2m_internal.h"
 #include "mm/reclaim/slots.h"
 #include "mm/reclaim/swap.h"
@@ -403,6 +404,8 @@ static bool pin(struct p2m *p, const struct p2m_entry *e)
 
 enum hv_err p2m_get(struct p2m *p, gfn_t gfn, uint32_t access, void **ptr)
 {
+    uint64_t flushed = 0; /* the word that a flush was done for */
+
     for (;;) {
         struct p2m_entry e;
         enum hv_err err = p2m_populate(p, gfn, access, &e);
@@ -415,6 +418,16 @@ enum hv_err p2m_get(struct p2m *p, gfn_t gfn, uint32_t access, void **ptr)
             return HV_EAGAIN;
         }
         same = p2m_same(&e);
+        if (same && (access & P2M_WRITE) && e.seq != flushed && flush_is_due(&p->domain) &&
+            !MUTANT(pin_before_flush)) {
+            spin_unlock(&p->lock);
+            if (access & P2M_FAST) {
+                return HV_EAGAIN;
+            }
+            env_flush_guest(&p->domain);
+            flushed = e.seq;
+            continue;
+        }
         if (same && !pin(p, &e)) {
             /* A frame of its own has room. */
             same = false;

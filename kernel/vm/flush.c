@@ -12,6 +12,7 @@
  */
 #include "arch/x86_64/smp.h"
 #include "kernel/lib/mutant.h"
+#include "kernel/log.h"
 #include "kernel/vm/vm.h"
 #include "mm/env.h"
 #include "mm/flush.h"
@@ -41,6 +42,22 @@ void env_flush_local(struct flush_domain *d)
     __atomic_fetch_add(&d->flushes, 1, __ATOMIC_RELAXED);
 }
 
+/* Inside a section, one would wait for oneself. */
+static void check_outside(const struct vm *vm)
+{
+#ifdef BALLAST_DEBUG
+    for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+        const struct vcpu *v = vcpu_at(vm, i);
+
+        if (v != NULL && vcpu_in_section(v) && v->thread == thread_current()) {
+            panic("flush: vm %s flushed from inside a section of its vcpu %u", vm->config.name, i);
+        }
+    }
+#else
+    (void)vm;
+#endif
+}
+
 void env_flush_guest(struct flush_domain *d)
 {
     const struct vm *vm = d->owner;
@@ -50,6 +67,7 @@ void env_flush_guest(struct flush_domain *d)
     if (vm == NULL) {
         return;
     }
+    check_outside(vm);
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
         const struct vcpu *v = vcpu_at(vm, i);
 

@@ -6,6 +6,7 @@
  * halve it. All their words are `incoming` until the read has been reaped: nobody else changes them. If
  * a run fails, the page that was asked for is read once more alone.
  */
+#include "kernel/lib/mutant.h"
 #include "mm/buddy.h"
 #include "mm/reclaim/crypt.h"
 #include "mm/reclaim/reclaim.h"
@@ -449,6 +450,9 @@ enum hv_err swap_overwrite(struct p2m *p, gfn_t gfn, enum hv_err (*fill)(void *a
     }
     err = fill(arg, env_frame_ptr(mfn));
     if (err == HV_OK) {
+        if (flush_is_due(&p->domain) && !MUTANT(overwrite_before_flush)) {
+            env_flush_guest(&p->domain);
+        }
         spin_lock(&p->lock);
         err = p2m_same(&e) ? HV_OK : HV_EBUSY;
         if (err == HV_OK) {

@@ -278,7 +278,9 @@ struct walk {
     struct p2m *p2m;
     struct shadow_peek *peek;
     gfn_t need;
-    uint32_t access; /* P2M_*; 0: nothing is lacking */
+    uint32_t access;  /* P2M_*; 0: nothing is lacking */
+    bool flush;       /* it takes a flush (flush_is_due) */
+    uint64_t flushed; /* the p2m's word that one was done for */
     unsigned nr;
     gfn_t gfn[4]; /* of the tables walked, and where they are */
     const void *page[4];
@@ -357,6 +359,12 @@ static enum hv_err fault_locked(struct shadow *s, struct shadow_cpu *cpu, struct
     }
     f->gpa = res.gpa;
     p2m_query(s->view.p2m, gpa_gfn(res.gpa), &e);
+    if (e.writable && e.seq != w->flushed && flush_is_due(p2m_flush_domain(s->view.p2m)) &&
+        !MUTANT(shadow_fill_before_flush)) {
+        w->flush = true;
+        w->flushed = e.seq;
+        return HV_EBUSY;
+    }
     if (unlikely(e.state == P2M_HOLE)) {
         return HV_ENOENT;
     }
@@ -389,6 +397,7 @@ static enum hv_err provide(struct shadow *s, const struct shadow_cpu *cpu, struc
 enum hv_err shadow_fault(struct view *v, struct shadow_cpu *cpu, struct shadow_fault *f, bool fast)
 {
     struct shadow *s = shadow_of(v);
+    uint64_t flushed = 0;
 
     for (unsigned i = 0; i < TRIES; i++) {
         struct walk w;
@@ -398,6 +407,8 @@ enum hv_err shadow_fault(struct view *v, struct shadow_cpu *cpu, struct shadow_f
         w.peek = cpu->peek;
         w.access = 0;
         w.nr = 0;
+        w.flush = false;
+        w.flushed = flushed;
 
         if (!lock_view(s, fast)) {
             return HV_EAGAIN;
@@ -409,6 +420,13 @@ enum hv_err shadow_fault(struct view *v, struct shadow_cpu *cpu, struct shadow_f
         }
         if (likely(err != HV_EBUSY)) {
             return err;
+        }
+        if (unlikely(w.flush)) {
+            if (fast) {
+                return HV_EAGAIN;
+            }
+            env_flush_guest(p2m_flush_domain(v->p2m));
+            flushed = w.flushed;
         }
         if (w.access != 0) {
             err = provide(s, cpu, f, &w, fast);

@@ -37,6 +37,9 @@ HOST = {
     "promote_without_flush": "share",
     "join_without_flush": "share",
     "take_without_flush": "swap",
+    "fill_before_flush": "swap",
+    "pin_before_flush": "swap",
+    "overwrite_before_flush": "swap",
     "balloon_without_drop": "p2m_balloon",
     "balloon_put_before_flush": "p2m_balloon",
     "tag_kept_on_move": "tag",
@@ -54,6 +57,7 @@ HOST = {
     "shadow_tidy_together": "shadow",
     "shadow_no_join": "shadow",
     "shadow_no_dirty": "shadow",
+    "shadow_fill_before_flush": "shadow",
 }
 
 

@@ -583,6 +583,29 @@ static void check_no_writer(mfn_t mfn)
     }
 }
 
+/* Another frame with the same contents, as compaction and sharing do; the batch is still to be flushed. */
+static bool move_frame(gfn_t gfn, struct flush_batch *batch)
+{
+    struct p2m_entry e;
+    mfn_t copy;
+
+    p2m_query(p2m, gfn, &e);
+    if (!cow_nominate(p2m, gfn, &e, batch)) {
+        return false;
+    }
+    flush_batch_commit(batch);
+    assert_int_equal(buddy_alloc(0, FRAME_GUEST, VM, 0, &copy), HV_OK);
+    env_copy_page(env_frame_ptr(copy), env_frame_ptr(e.mfn));
+    spin_lock(&p2m->lock);
+    mfn_t old = e.mfn;
+    frame_of(copy)->gfn = gfn.n;
+    p2m_change(&e, word_next(e.seq, P2M_PRIVATE, copy));
+    view->ops->drop(view, gfn, 1, batch);
+    flush_batch_free_block(batch, old, 0);
+    spin_unlock(&p2m->lock);
+    return true;
+}
+
 static void host_event(void)
 {
     gfn_t gfn = GFN(percent(30) ? FIRST_POOL + below(16) : below(RAM_PAGES));
@@ -616,25 +639,9 @@ static void host_event(void)
             seen.nominated++;
         }
         break;
-    case 4: {
-        /* Another frame with the same contents, as compaction and sharing do. */
-        mfn_t copy;
-
-        p2m_query(p2m, gfn, &e);
-        if (cow_nominate(p2m, gfn, &e, &batch)) {
-            flush_batch_commit(&batch);
-            assert_int_equal(buddy_alloc(0, FRAME_GUEST, VM, 0, &copy), HV_OK);
-            env_copy_page(env_frame_ptr(copy), env_frame_ptr(e.mfn));
-            spin_lock(&p2m->lock);
-            mfn_t old = e.mfn;
-            frame_of(copy)->gfn = gfn.n;
-            p2m_change(&e, word_next(e.seq, P2M_PRIVATE, copy));
-            view->ops->drop(view, gfn, 1, &batch);
-            flush_batch_free_block(&batch, old, 0);
-            spin_unlock(&p2m->lock);
-        }
+    case 4:
+        (void)move_frame(gfn, &batch);
         break;
-    }
     default:
         shadow_tidy(view);
         break;
@@ -938,6 +945,29 @@ static void two_tidy_up(void **state)
     stop();
 }
 
+/* Nobody writes to a page's new frame while others may read its old one. */
+static void flush_before_writing(void **state)
+{
+    struct shadow_fault f = {.gva = GVA(3 << 12), .access = GWALK_AC | GWALK_WRITE};
+    struct cpu_model *c = &cpus[0];
+    struct flush_batch batch;
+
+    (void)state;
+    rng_seed(&rng, 9);
+    start(REF_LONG, 2, false, 100000);
+    make_space(1, 3000);
+    expect(c, 3 << 12, 3000);
+    flush_batch_init(&batch, p2m_flush_domain(p2m));
+    assert_true(move_frame(GFN(3000), &batch));
+    assert_int_equal(shadow_fault(view, &c->cpu, &f, true), HV_EAGAIN);
+    uint64_t flushes = p2m_flush_domain(p2m)->epoch;
+    assert_int_equal(shadow_fault(view, &c->cpu, &f, false), HV_OK);
+    assert_true(p2m_flush_domain(p2m)->epoch > flushes);
+    flush_batch_commit(&batch);
+    assert_int_equal(shadow_fault(view, &c->cpu, &f, true), HV_OK);
+    stop();
+}
+
 /* What would take long is left to the slow path, which puts an end to it. */
 static void too_much_to_compare(void **state)
 {
@@ -1040,6 +1070,7 @@ int main(void)
         cmocka_unit_test(invlpg_drops_upper_levels),
         cmocka_unit_test(one_page_everywhere),
         cmocka_unit_test(two_tidy_up),
+        cmocka_unit_test(flush_before_writing),
         cmocka_unit_test(too_much_to_compare),
         cmocka_unit_test(too_much_that_differs),
         cmocka_unit_test(scarcity),

@@ -235,13 +235,18 @@ static void quiet_flush_hook(struct flush_domain *d)
     }
 }
 
+/* The guests go on, on every processor, while translations that were removed may wait for a flush. */
 static void relax_hook(void)
 {
+    unsigned cpu = env_cpu();
+
     if (depth != 0 || rng_below(&rng, 4) != 0) {
         return;
     }
     depth++;
+    env_set_cpu((unsigned)rng_below(&rng, test_env.nr_cpus));
     guest_step(&vms[rng_below(&rng, NR_VMS)], rng_below(&rng, 3) == 0);
+    env_set_cpu(cpu);
     depth--;
 }
 
@@ -331,10 +336,16 @@ static void start(unsigned nr_cpus, bool large_pages, bool encrypt)
     start_with(&cfg, nr_cpus, large_pages);
 }
 
+/* Until nothing is in flight: what failed starts again when it is reaped. */
 static void drain(void)
 {
-    while (faultstore_serve(&store, 100) != 0 || swap_reap() != 0) {}
-    swap_reap();
+    struct swap_stats s;
+
+    do {
+        (void)faultstore_serve(&store, 100);
+        swap_reap();
+        swap_stats(&s);
+    } while (s.writes != 0 || s.reads != 0);
 }
 
 static void stop(void)
@@ -607,6 +618,87 @@ static void cache_has_a_bound(void **state)
     assert_int_equal(e.state, P2M_SWAPPED);
     check_all(true);
     stop();
+}
+
+/*
+ * A page that has left has a new frame as soon as somebody wants it, while the flush that takes its old one
+ * from the other processors is still to come: none of them may read there once the new one was written.
+ */
+enum way { BY_GUEST, BY_PIN, BY_OVERWRITE, NR_WAYS };
+static struct {
+    enum way way;
+    unsigned written;
+} comes_back;
+
+static enum hv_err write_all(void *arg, void *page)
+{
+    make(page, *(const uint64_t *)arg);
+    return HV_OK;
+}
+
+static void write_anew(uint64_t gfn)
+{
+    uint64_t contents = 7 * NR_KINDS + KIND_HALF;
+    void *page;
+
+    switch (comes_back.way) {
+    case BY_GUEST:
+        put(0, gfn, contents);
+        break;
+    case BY_PIN:
+        assert_int_equal(p2m_get(vms[0].p2m, GFN(gfn), P2M_WRITE, &page), HV_OK);
+        make(page, contents);
+        p2m_put(vms[0].p2m, GFN(gfn), page);
+        break;
+    default:
+        assert_int_equal(swap_overwrite(vms[0].p2m, GFN(gfn), write_all, &contents), HV_OK);
+        break;
+    }
+    vms[0].contents[gfn] = contents;
+    comes_back.written++;
+}
+
+static void read_and_write_hook(void)
+{
+    test_env.on_relax = NULL;
+    for (uint64_t gfn = 0; gfn < 64; gfn++) {
+        struct p2m_entry e;
+
+        p2m_query(vms[0].p2m, GFN(gfn), &e);
+        if (e.state == P2M_COMPRESSED) {
+            write_anew(gfn);
+        }
+        env_set_cpu(1);
+        expect(0, gfn);
+        env_set_cpu(0);
+    }
+    test_env.on_relax = read_and_write_hook;
+}
+
+static void written_before_flush(void **state)
+{
+    (void)state;
+    for (comes_back.way = BY_GUEST; comes_back.way < NR_WAYS; comes_back.way++) {
+        struct swap_step done;
+
+        rng_seed(&rng, 3);
+        start(2, false, true);
+        test_env.on_flush = quiet_flush_hook;
+        test_env.on_relax = NULL;
+        how.zip_pct = 100;
+        how.share = false;
+        env_set_cpu(0);
+        fill_pages(KIND_QUARTER, 0, 64);
+        comes_back.written = 0;
+        test_env.on_relax = read_and_write_hook;
+        for (unsigned i = 0; i < 10; i++) {
+            (void)!swap_out(vms[0].p2m, 32, &how, &done);
+        }
+        test_env.on_relax = NULL;
+        assert_true(comes_back.written >= 32);
+        drain();
+        stop();
+    }
 }
 
 /* Written while it is on its way: it stays, and what was written stays. */
@@ -1143,6 +1235,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_and_costs),
         cmocka_unit_test(cache_has_a_bound),
+        cmocka_unit_test(written_before_flush),
         cmocka_unit_test(touched_meanwhile),
         cmocka_unit_test(back_for_a_large_page),
         cmocka_unit_test(bad_slots),
