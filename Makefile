@@ -221,6 +221,10 @@ $(SWAP_DISK): tools/mkswap.py
 
 .PHONY: run
 run: deps
+	$(Q)case '$(EMU)' in qemu|bochs) ;; *) \
+	    echo "run: EMU=$(EMU): accepted: qemu, bochs" >&2; exit 1;; esac
+	$(Q)case '$(EMU) $(ACCEL)' in 'qemu tcg'|'qemu kvm'|'bochs tcg') ;; *) \
+	    echo "run: ACCEL=$(ACCEL): accepted: tcg, and kvm with EMU=qemu" >&2; exit 1;; esac
 	+$(SUBMAKE) iso $(SWAP_DISK)
 	@echo '  RUN     $(ISO) on $(EMU) $(CPU) (Ctrl-A x ends the machine)'
 ifeq ($(EMU),bochs)

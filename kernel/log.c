@@ -287,11 +287,22 @@ enum log_level log_get_level(void)
     return __atomic_load_n(&console_level, __ATOMIC_RELAXED);
 }
 
+const char *const log_level_names[LOG_DEBUG + 1] = {"error", "warn", "info", "debug"};
+
 const char *log_level_name(enum log_level level)
 {
-    static const char *const names[] = {"error", "warn", "info", "debug"};
+    return (unsigned)level < ARRAY_SIZE(log_level_names) ? log_level_names[level] : "?";
+}
 
-    return (unsigned)level < ARRAY_SIZE(names) ? names[level] : "?";
+bool log_level_find(const char *name, enum log_level *out)
+{
+    for (enum log_level l = LOG_ERROR; l <= LOG_DEBUG; l++) {
+        if (str_equal(name, log_level_names[l])) {
+            *out = l;
+            return true;
+        }
+    }
+    return false;
 }
 
 unsigned log_for_each(bool previous, bool (*fn)(const struct log_entry *e, void *arg), void *arg)

@@ -50,8 +50,10 @@ bool log_is_behind(void);
 /* Lines above this level are kept in the ring but not printed. Default LOG_INFO. */
 void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
-/* "error", "warn", "info", "debug". */
+/* "error", "warn", "info", "debug"; and back: false if name is none of them. */
+extern const char *const log_level_names[LOG_DEBUG + 1];
 const char *log_level_name(enum log_level level);
+bool log_level_find(const char *name, enum log_level *out);
 
 /* Walk this boot's (or the previous boot's) intact records, oldest first; fn returns false to stop.
  * Returns how many were handed over. Thread context. */

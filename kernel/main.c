@@ -77,16 +77,15 @@ static void init_processor(struct cpu *cpu)
 /* `loglevel=` of the host command line. */
 static void set_log_level(void)
 {
+    enum log_level level;
     char word[16];
 
     if (!parse_option(boot_info.cmdline, "loglevel", word, sizeof(word))) {
         return;
     }
-    for (enum log_level l = LOG_ERROR; l <= LOG_DEBUG; l++) {
-        if (str_equal(word, log_level_name(l))) {
-            log_set_level(l);
-            return;
-        }
+    if (log_level_find(word, &level)) {
+        log_set_level(level);
+        return;
     }
     log_error("command line: loglevel=%s: accepted: error, warn, info, debug", word);
 }

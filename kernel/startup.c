@@ -10,6 +10,7 @@
 #include "boot/bootinfo.h"
 #include "kernel/drivers/swaparea.h"
 #include "kernel/lib/parse.h"
+#include "kernel/lib/printf.h"
 #include "kernel/lib/random.h"
 #include "kernel/lib/string.h"
 #include "kernel/log.h"
@@ -139,9 +140,11 @@ static void start_telemetry(const struct boot_info *info, const struct host_conf
 /* The command line wins: its loglevel= was applied first. */
 static void apply_host_options(const struct boot_info *info, const struct host_config *host)
 {
+    enum log_level level;
     char word[16];
 
-    if (!parse_option(info->cmdline, "loglevel", word, sizeof(word))) {
+    if (!parse_option(info->cmdline, "loglevel", word, sizeof(word)) ||
+        !log_level_find(word, &level)) {
         log_set_level((enum log_level)host->log_level);
     }
     choose_seed(info, host);
@@ -174,10 +177,59 @@ static struct config *load_config(const struct boot_info *info, config_report_t 
     return config;
 }
 
+/* What parse_option is asked for, anywhere (docs/configuration.md). */
+static const char *const cmdline_keys[] = {"loglevel", "seed",  "swap",  "telemetry",
+                                           "console",  "shell", "panic", "maxcpus",
+                                           "selftest", "bench", "fail",  "break"};
+
+static bool is_cmdline_key(const char *word)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(cmdline_keys); i++) {
+        if (str_equal(word, cmdline_keys[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void refuse_word(const char *word)
+{
+    char list[160];
+    size_t n = 0;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cmdline_keys); i++) {
+        n += (size_t)scnprintf(list + n, sizeof(list) - n, "%s%s", i != 0 ? ", " : "",
+                               cmdline_keys[i]);
+    }
+    log_error("command line: '%s' is ignored; accepted: %s", word, list);
+}
+
+/* Some loaders put the kernel's path in front. */
+static void check_cmdline(const char *line)
+{
+    static char copy[BOOT_CMDLINE_MAX];
+    char *words[32];
+    unsigned nr;
+
+    str_copy(copy, sizeof(copy), line);
+    nr = parse_words(copy, words, ARRAY_SIZE(words));
+    for (unsigned i = line[0] == '/'; i < nr; i++) {
+        char *value = strchr(words[i], '=');
+
+        if (value != NULL) {
+            *value = '\0';
+        }
+        if (!is_cmdline_key(words[i])) {
+            refuse_word(words[i]);
+        }
+    }
+}
+
 void startup_vms(const struct boot_info *info)
 {
     const struct host_config none = {.have_seed = false};
 
+    check_cmdline(info->cmdline);
     doctor_configure(info->cmdline);
     if (bootinfo_module(info, CONFIG_FILE) == NULL) {
         log_warn("no module " CONFIG_FILE ": no VMs; the shell comes up");

@@ -49,7 +49,10 @@ HOST_MIB_MAX = 2048
 
 def mebibytes(text):
     """'1G' or '512M' as a number of MiB."""
-    number, unit = re.fullmatch(r"(\d+)([GM])", text).groups()
+    match = re.fullmatch(r"([1-9]\d*)([GM])", text)
+    if match is None:
+        sys.exit("memory %s: accepted: a number with M or G, as 512M or 2G" % text)
+    number, unit = match.groups()
     return int(number) * (1024 if unit == "G" else 1)
 
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Works for comparing nested and shadow paging under Linux (tests/bench/linux_mmu.py): each is done a fixed
+ * Works for comparing nested and shadow paging under Linux (tests/bench/mmu_linux.py): each is done a fixed
  * number of times on every processor at once. A work's workers prepare (memory is touched here), all
  * wait, and the host's counters are read in the quiet seconds before and behind it, in which nothing is
  * printed either. Static: the guest has no C library.

@@ -1,8 +1,8 @@
 ; SPDX-License-Identifier: BSD-2-Clause
 ;
 ; What the second processor does in real mode: realmode.c copies this to REAL_BASE, starts a processor
-; there and looks at the results, which it leaves at REAL_RESULTS. One 32-bit word each, in the order of
-; enum real_result; a last word says that it has come to the end.
+; there and looks at the results, which it leaves at REAL_RESULTS. One 32-bit word each, in the order
+; in which realmode.c checks them; a last word says that it has come to the end.
 
 %define REAL_BASE    0x9000             ; known to realmode.c, as are the next four
 %define REAL_RESULTS 0xa000

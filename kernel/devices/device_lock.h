@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * How a device model takes its lock: on the guest fast path nothing may spin (hazards, "The fast
- * path only try-locks"), so there a lock that is taken means HV_EAGAIN.
+ * How a device model takes its lock: on the guest fast path nothing may spin, so a lock that is taken
+ * means HV_EAGAIN there.
  */
 #pragma once
 

@@ -27,7 +27,7 @@ struct vmmio;
 #define VMMIO_QUEUES_MAX 5u
 #define VMMIO_CONFIG_MAX 64u
 
-/* All but `config_written` are called on the device's thread, or while it is held. `dev` is the device. */
+/* All are called on the device's thread, or while it is held. `dev` is the device. */
 struct vmmio_ops {
     const char *name; /* for messages: "block" */
     uint32_t device_id;

@@ -23,7 +23,6 @@
 #include "kernel/sched/wait.h"
 
 #define CHUNK 16u
-#define PRINTF_MAX 1024
 #define INPUT_MAX 256u
 #define POLL_NS 10000000ULL
 #define MMIO_UART_BYTES 64u
@@ -44,10 +43,10 @@ static struct spinlock out_lock = SPINLOCK_INIT(RANK_CONSOLE, "console output");
 static struct uart uarts[ARRAY_SIZE(ports)];                                     /* out_lock */
 static struct uart pci_uart;                                                     /* out_lock */
 static bool panicking;                                                           /* atomic */
-static bool have_display, have_keyboard; /* written at boot */
-static bool keyboard_polled, serial_polled;
-static bool last_was_cr; /* out_lock */
-static bool in_turn;     /* atomic: somebody writes a text */
+static bool have_display, have_keyboard;    /* written at boot */
+static bool keyboard_polled, serial_polled; /* likewise */
+static bool last_was_cr;                    /* out_lock */
+static bool in_turn;                        /* atomic: somebody writes a text */
 
 static struct spinlock in_lock = SPINLOCK_INIT(RANK_CONSOLE, "console input"); /* irqsave */
 static char in_buf[INPUT_MAX];                                                 /* in_lock */

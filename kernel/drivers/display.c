@@ -35,11 +35,6 @@ bool display_init(const struct boot_info *info)
     return true;
 }
 
-unsigned display_columns(void)
-{
-    return ops ? term.columns : 0;
-}
-
 void display_write(const char *s, size_t len)
 {
     if (ops) {

@@ -22,4 +22,3 @@ bool display_init(const struct boot_info *info);
 void display_write(const char *s, size_t len);
 /* Bring the screen up to date. Any number of callers: one draws, the others leave it to him. */
 void display_draw(void);
-unsigned display_columns(void);

@@ -23,8 +23,8 @@
 
 static struct swaparea in_use; /* constant once `store` is published */
 static struct store store;
-static struct store *published; /* atomic */
-static void (*listener)(struct store *s);
+static struct store *published;           /* atomic */
+static void (*listener)(struct store *s); /* set once, at start-up; called by who makes an area */
 
 /* ---- Pages of a disk ---- */
 
@@ -98,14 +98,21 @@ static struct swaparea part_of(struct blk_disk *d, const struct label_part *p)
     return a;
 }
 
+#define UUID_TEXT 33 /* with its end */
+
+static const char *uuid_text(const uint8_t uuid[16], char text[UUID_TEXT])
+{
+    for (unsigned i = 0; i < 16; i++) {
+        scnprintf(text + 2 * i, 3, "%02x", uuid[i]);
+    }
+    return text;
+}
+
 static bool uuid_is(const uint8_t uuid[16], const char *text)
 {
-    char hex[33];
+    char own[UUID_TEXT];
 
-    for (unsigned i = 0; i < 16; i++) {
-        scnprintf(hex + 2 * i, 3, "%02x", uuid[i]);
-    }
-    return str_equal(hex, text);
+    return str_equal(uuid_text(uuid, own), text);
 }
 
 struct search {
@@ -263,8 +270,11 @@ void swaparea_listen(void (*fn)(struct store *s))
 }
 
 /* `nr_pages` of the header count: the partition may have grown since. */
-static void use(const struct swaparea *a, uint64_t nr_pages)
+static void use(const struct swaparea *a, const struct swaparea_header *h)
 {
+    uint64_t nr_pages = h->nr_pages;
+    char uuid[UUID_TEXT];
+
     if (blkclaim_take(a->disk, a->first, nr_pages * BLK_PAGE_SECTORS, true) != HV_OK) {
         log_error("swap on %s: a VM uses it as its disk; no swap", a->name);
         return;
@@ -274,8 +284,8 @@ static void use(const struct swaparea *a, uint64_t nr_pages)
     store = (struct store){.ops = &store_ops, .nr_slots = nr_pages - SWAPAREA_FIRST_SLOT};
     str_copy(store.name, sizeof(store.name), a->name);
     __atomic_store_n(&published, &store, __ATOMIC_RELEASE);
-    log_info("swap on %s: %llu MiB", a->name,
-             (unsigned long long)(store.nr_slots >> (20 - PAGE_SHIFT)));
+    log_info("swap on %s: %llu MiB, UUID %s", a->name,
+             (unsigned long long)(store.nr_slots >> (20 - PAGE_SHIFT)), uuid_text(h->uuid, uuid));
     if (listener != NULL) {
         listener(&store);
     }
@@ -318,9 +328,9 @@ static void fill_header(struct swaparea_header *h, const struct swaparea *a)
 }
 
 /* The last page goes first: a GPT's second copy there would bring the first one back. */
-static enum hv_err write_header(const struct swaparea *a, void *page, mfn_t mfn)
+static enum hv_err write_header(const struct swaparea *a, void *page, mfn_t mfn,
+                                struct swaparea_header *read_back)
 {
-    struct swaparea_header read_back;
     enum hv_err err;
 
     memset(page, 0, PAGE_SIZE);
@@ -332,7 +342,7 @@ static enum hv_err write_header(const struct swaparea *a, void *page, mfn_t mfn)
     if (err == HV_OK) {
         err = blk_io(a->disk, BLK_FLUSH, 0, NULL, 0);
     }
-    if (err == HV_OK && !read_header(a, page, &read_back)) {
+    if (err == HV_OK && !read_header(a, page, read_back)) {
         err = HV_EIO;
     }
     return err;
@@ -349,6 +359,7 @@ enum hv_err swaparea_may_format(const struct swaparea *a)
 enum hv_err swaparea_format(const struct swaparea *a)
 {
     enum hv_err err = swaparea_may_format(a);
+    struct swaparea_header h;
     mfn_t mfn;
 
     if (err != HV_OK) {
@@ -359,11 +370,11 @@ enum hv_err swaparea_format(const struct swaparea *a)
     if (page == NULL) {
         return HV_ENOMEM;
     }
-    err = write_header(a, page, mfn);
+    err = write_header(a, page, mfn, &h);
 
     buddy_free(mfn, 0);
     if (err == HV_OK && swaparea_store() == NULL) {
-        use(a, a->nr_pages);
+        use(a, &h);
     }
     return err;
 }
@@ -399,14 +410,16 @@ static void start_disk(const char *name, const struct swaparea_loan *loans, unsi
     mfn_t mfn;
     void *page = new_page(&mfn);
 
-    if (page == NULL || find(name, loans, nr_loans, &a, &vm) != HV_OK) {
+    if (page == NULL) {
+        log_error("swap = disk:%s: no memory to look for it; no swap", name != NULL ? name : "");
+    } else if (find(name, loans, nr_loans, &a, &vm) != HV_OK) {
         if (name != NULL) {
             log_error("swap = disk:%s: no such disk, partition or area; `disks` lists them", name);
         }
     } else if (vm != NULL) {
         log_error("swap = disk:%s: %s is on the disk of vm %s; no swap", name, a.name, vm);
     } else if (read_header(&a, page, &h)) {
-        use(&a, h.nr_pages);
+        use(&a, &h);
     } else {
         log_error(
             "swap = disk:%s: %s carries no swap area of ours; nothing is written to it. `swap "

@@ -2,7 +2,7 @@
 /*
  * 16550-compatible serial ports behind I/O ports or memory. Polled output, input by polling or by
  * interrupt. A port that stops draining is not waited for: what is written to it is lost. The caller serialises;
- * in a panic nobody does, and the worst is mixed text. Callers: console.c.
+ * in a panic nobody does, and the worst is mixed text. Callers: console.c, kernel/telemetry.c.
  */
 #pragma once
 

@@ -7,8 +7,6 @@
 
 #include "kernel/lib/types.h"
 
-#define BITMAP_WORDS(bits) (((bits) + 63) / 64)
-
 static inline bool bitmap_test(const uint64_t *map, unsigned bit)
 {
     return (__atomic_load_n(&map[bit / 64], __ATOMIC_RELAXED) >> (bit % 64)) & 1;
@@ -37,19 +35,4 @@ static inline bool bitmap_clear_atomic(uint64_t *map, unsigned bit)
     uint64_t mask = BIT(bit % 64);
 
     return (__atomic_fetch_and(&map[bit / 64], ~mask, __ATOMIC_SEQ_CST) & mask) != 0;
-}
-
-/* The first set bit at or after `from`, or nr_bits. */
-static inline unsigned bitmap_next(const uint64_t *map, unsigned nr_bits, unsigned from)
-{
-    while (from < nr_bits) {
-        uint64_t word = map[from / 64] >> (from % 64);
-
-        if (word) {
-            from += (unsigned)__builtin_ctzll(word);
-            return MIN(from, nr_bits);
-        }
-        from = (from / 64 + 1) * 64;
-    }
-    return nr_bits;
 }

@@ -25,7 +25,7 @@ enum lock_rank {
     RANK_FLUSH,    /* flush bookkeeping */
     RANK_ALLOC,    /* frame allocator */
     RANK_SLAB,     /* small objects */
-    RANK_CALL,     /* cross-processor calls */
+    RANK_CALL,     /* cross-processor calls; lists of threads and claims */
     RANK_BLK,      /* one disk's queue of requests */
     RANK_WAITQ,    /* wait queues */
     RANK_TIMER,    /* per-CPU timer queues */

@@ -2,7 +2,7 @@
 /*
  * Names of the image's functions, for backtraces. The table is generated at build time by
  * tools/gen_symbols.py from the first link and added by the second. Read-only; no locks; safe in a
- * panic. Callers: kernel/panic.c and the trap handlers.
+ * panic. Callers: the backtrace.
  */
 #pragma once
 

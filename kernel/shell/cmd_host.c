@@ -53,8 +53,6 @@ void cmd_help(unsigned nr, char **args)
 
 /* --- log --- */
 
-static const char *const level_names[] = {"error", "warn", "info", "debug"};
-
 static bool count_entry(const struct log_entry *e, void *arg)
 {
     (void)e;
@@ -79,13 +77,11 @@ static bool print_entry(const struct log_entry *e, void *arg)
 
 static void log_level_command(unsigned nr, char **args)
 {
-    for (unsigned i = 0; nr > 2 && i < ARRAY_SIZE(level_names); i++) {
-        if (str_equal(args[2], level_names[i])) {
-            log_set_level((enum log_level)i);
-            return;
-        }
-    }
-    if (nr > 2) {
+    enum log_level level;
+
+    if (nr > 2 && log_level_find(args[2], &level)) {
+        log_set_level(level);
+    } else if (nr > 2) {
         shell_error("log", "'%s' is not a level; accepted: error, warn, info, debug", args[2]);
     } else {
         shell_print("printed up to level %s\n", log_level_name(log_get_level()));
@@ -100,6 +96,11 @@ void cmd_log(unsigned nr, char **args)
 
     if (nr > 1 && str_equal(args[1], "level")) {
         log_level_command(nr, args);
+        return;
+    }
+    if (nr > (previous ? 3u : 2u)) {
+        shell_error("log", "'%s' is too much; accepted: [previous] [a number of lines]",
+                    args[previous ? 3 : 2]);
         return;
     }
     if (nr > (previous ? 2u : 1u) && parse_u64(args[previous ? 2 : 1], &last)) {
@@ -124,7 +125,7 @@ void cmd_log_complete(unsigned index, struct line_completions *c)
     if (index == 1) {
         shell_offer_list(c, words, ARRAY_SIZE(words));
     } else {
-        shell_offer_list(c, level_names, ARRAY_SIZE(level_names));
+        shell_offer_list(c, log_level_names, ARRAY_SIZE(log_level_names));
     }
 }
 

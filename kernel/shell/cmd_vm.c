@@ -307,8 +307,9 @@ static void swap_out_by_hand(struct vm *vm, const char *what, const char *size)
     uint64_t bytes, taken;
 
     (void)what;
-    if (parse_size(size, MIB(1), &bytes) != HV_OK) {
-        shell_error("vm", "'%s' is not a size; accepted: as 64M (K, M, G, T)", size);
+    if (parse_size(size, MIB(1), &bytes) != HV_OK || bytes < PAGE_SIZE) {
+        shell_error("vm", "'%s' is no size of a page or more; accepted: as 4K or 64M (K, M, G, T)",
+                    size);
     } else if (swapping_force(vm, bytes / PAGE_SIZE, &taken) != HV_OK) {
         shell_error("vm", "%s: nothing of it can be taken", vm->config.name);
     } else {

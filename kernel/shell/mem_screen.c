@@ -15,7 +15,6 @@
 #include "mm/reclaim/swap.h"
 
 #define NAME_MIN 8u
-#define FIELD_MAX 20u
 
 struct canvas {
     unsigned width, height; /* height 0: without end */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The text of ballast.conf: bytes into logical lines, and the pieces of a line. Pure. Caller: the
- * parser in kernel/vm/config.c.
+ * The text of ballast.conf: bytes into logical lines, and the pieces of a line. Pure. Callers: the
+ * parser in kernel/vm/config.c, kernel/vm/start.c.
  */
 #pragma once
 

@@ -21,8 +21,9 @@
 #define WATCH_TICKS 15u
 #define REGION_PAGES BIT(ORDER_2M)
 
-static unsigned watch_ticks;         /* atomic: somebody looks at the pages' ages */
-static uint64_t nr_split, nr_joined; /* the thread's; read as statistics */
+static unsigned watch_ticks; /* atomic: somebody looks at the pages' ages */
+static uint64_t nr_split,
+    nr_joined; /* written by the thread alone; others read them as statistics */
 static uint64_t
     join_at[INDEX_MAX_MEMBERS]; /* where the search for a region goes on; the thread's */
 

@@ -54,6 +54,9 @@ bench_run = $(PYTHON) tests/bench/$(1) $(abspath $(BUILD))
 # BENCH_ROWS=linux does only them.
 # One part that fails does not hide the next.
 bench: deps
+	$(Q)case '$(EMU) $(MMU)' in 'qemu '|'bochs '|'shadow '|'bochs-shadow '|'qemu software'|'qemu both') ;; *) \
+	    echo "bench: EMU=$(EMU) MMU=$(MMU): accepted: EMU=qemu, bochs, shadow or bochs-shadow;" \
+	        "with EMU=qemu also MMU=software or both" >&2; exit 1;; esac
 	+$(Q)$(MAKE) --no-print-directory kernel guests $(ICOUNT_PLUGIN) $(NATIVE_SWAP)
 	$(Q)failed=0; \
 	$(if $(filter software,$(MMU)),,$(call bench_run,bench.py) $(EMU) $(BENCH_ROWS) || failed=1;) \

@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(config, items):
 
     def is_ours(item):
         on = getattr(item, "callspec", None) and item.callspec.params.get("on")
-        return bool(on) and on[0] == kind
+        return bool(on) and on[0] == kind and item.get_closest_marker("emulated") is None
 
     config.hook.pytest_deselected(items=[i for i in items if not is_ours(i)])
     items[:] = [i for i in items if is_ours(i)]

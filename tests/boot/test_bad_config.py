@@ -9,12 +9,12 @@ from platforms import runs_on
 HELLO = {"memory": "8M", "kernel": "hello.elf", "output": "log", "cmdline": "name=ok end=exit"}
 
 
-def _boots(on, text, expected, modules=None):
+def _boots(on, text, expected, modules=None, cmdline=""):
     """Boot with this ballast.conf; each expected pattern is on the console, and the VM `ok` (if
     there is one) ran; then the shell answers."""
     files = {"ballast.conf": text, "hello.elf": guest_elf("hello")}
     files.update(modules or {})
-    with on.machine(modules=files) as m:
+    with on.machine(modules=files, cmdline=cmdline) as m:
         m.prompt()
         if "[ok]" in text:
             m.wait_for("vms", r"ok\s+stopped.*exited with code 1\b")
@@ -26,7 +26,7 @@ def _boots(on, text, expected, modules=None):
 
 @runs_on(svm={"mem": "512M"}, vmx={"mem": "256M"})
 def test_bad_config(on):
-    """The configuration's own errors, many in one file."""
+    """The configuration's own errors, many in one file, and those of the command line."""
     text = "\n".join([
         "seed = 1",                    # 1
         "colour = blue",               # 2
@@ -64,7 +64,9 @@ def test_bad_config(on):
         r"ballast\.conf:24: .*nothere\.elf",
         r"ballast\.conf:26: .*\[ok\]",
         r"ballast\.conf:25: ",
-    ])
+        r"command line: 'maxcpu' is ignored; accepted: loglevel, .*maxcpus, .*break",
+        r"command line: loglevel=loud: accepted: error, warn, info, debug",
+    ], cmdline="maxcpu=1 loglevel=loud")
 
 
 @runs_on(svm={"mem": "1G"}, vmx={"mem": "1G", "limit": 300, "long": True})
@@ -145,9 +147,9 @@ def test_too_little_memory(on):
             m.expect(r"(?i)too little memory")
 
 
-@runs_on(svm=[{"cpu": "EPYC,-svm", "missing": "SVM"},
-              {"cpu": "qemu64,-svm", "missing": "SVM"}],
-         vmx=[{"cpu": "p4_prescott_celeron_336", "missing": "VMX"}],
+@runs_on(svm=[{"cpu": "EPYC,-svm", "missing": "SVM", "emulated": True},
+              {"cpu": "qemu64,-svm", "missing": "SVM", "emulated": True}],
+         vmx=[{"cpu": "p4_prescott_celeron_336", "missing": "VMX", "emulated": True}],
          svm_bochs={"cpu": "athlon64_clawhammer", "missing": "SVM", "long": True})
 def test_missing(on):
     """A processor without what we need: say what is missing, and halt."""

@@ -92,7 +92,8 @@ def test_disks_high_memory(on):
         m.poweroff()
 
 
-@runs_on(vmx={"mem": "256M", "limit": 240}, svm_bochs={"mem": "256M", "limit": 240, "long": True})
+@runs_on(vmx={"mem": "256M", "limit": 240, "emulated": True},
+         svm_bochs={"mem": "256M", "limit": 240, "long": True})
 def test_disks_ide_bochs(on):
     """Bochs has a PIIX IDE controller and nothing else."""
     image = swap_image(on.name)
@@ -212,6 +213,10 @@ def test_swap_lent(on):
         m.prompt()
         m.wait_log([r"swap = disk:nvme0p2: nvme0p2 is on the disk of vm vm0; no swap"])
         assert "no swap area" in m.command("swap")
+        m.poweroff()
+    with machine("disk:" + area[32:48].hex(), "sata0") as m:  # an area by its UUID, which the log says
+        m.prompt()
+        m.wait_log([r"swap on virtio0: 14 MiB, UUID " + area[32:48].hex()])
         m.poweroff()
     with machine("disk:" + area[32:48].hex(), "virtio0") as m:  # the UUID in a forged signature
         m.prompt()

@@ -33,7 +33,7 @@ def test_linux_one(on):
         m.send("cat /sys/class/dmi/id/product_uuid\r")
         m.expect(r"\n([0-9a-f-]{36})\r", 30)
         assert m.match.group(1) == UUID_OF_ONE
-        # Time: ten seconds of the guest are ten seconds of its clock source.
+        # Linux has judged the TSC against its other clocks, and kept it.
         m.send("cat /sys/devices/system/clocksource/clocksource0/current_clocksource\r")
         m.expect(r"\ntsc\r+\n", 30)
         m.send("\x1d")
@@ -131,7 +131,7 @@ def test_linux_pause(on):
 @runs_on(svm_bochs={"mem": "512M", "limit": 400, "long": True})
 def test_linux(on):
     """Linux to its shell and to power-off on an AMD processor of Bochs's: next RIP and flush by ASID,
-    which QEMU's have not."""
+    which QEMU's have not. (SVM only: vmx_linux_one and others are Bochs's on VMX.)"""
     with on.machine(modules=_modules(conf(linux_vm("l"), seed=2))) as m:
         m.prompt()
         m.send("console l\r")

@@ -23,8 +23,9 @@ def work_modules(text):
 
 
 def worker(name, rounds, noise=48, **keys):
-    """A Linux guest that does a fixed work and powers off."""
-    return linux_vm(name, initrd="work.img", output="log", salt="lab", cmdline=
+    """A Linux guest that does a fixed work and powers off. It has no swap space of its own: its balloon
+    must leave it what it uses, or Linux kills its work."""
+    return linux_vm(name, initrd="work.img", output="log", salt="lab", maxmemctl="64M", cmdline=
                     '"console=ttyS0 quiet pci=off name=%s modules=vmw_vmci,vmw_balloon run=work_%d_%d"' %
                     (name, rounds, noise), **keys)
 

@@ -240,8 +240,8 @@ def test_multiboot_kernels(on):
 @runs_on(svm={"limit": 400, "long": True})
 def test_xen_dom0(on):
     """Another hypervisor as guest: Debian's Xen on two processors starts Linux as its control domain, which comes
-    as far as its network; the rest of a paravirtual boot takes emulators too long. (In QEMU, IRET of code outside
-    ring 0 trips over SMAP; hence without it.)"""
+    as far as its network; the rest of a paravirtual boot takes emulators too long. (QEMU only: in Bochs it
+    takes ten times as long. There, IRET of code outside ring 0 trips over SMAP; hence without it.)"""
     vm = ("x", {"memory": "512M", "vcpus": 2, "kernel": "xen",
                 "cmdline": '"console=com1 smap=0 smep=0 dom0_max_vcpus=1"',
                 "modules": '"vmlinuz console=hvc0 earlyprintk=xen name=dom0, initrd.img"'})

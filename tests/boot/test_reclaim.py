@@ -96,12 +96,14 @@ def test_states_walk(on):
 
 
 def _progress(m):
-    """Name to (checked steps, bad) by the guests' own words so far."""
+    """Name to steps or rounds by the guests' own words so far, all of them without a bad word."""
     out = {}
     for name, touched, bad in re.findall(r"\[([\w.-]+)\] wset: t=\S+ step=\d+ size=\d+ touched=(\d+) "
                                          r"bad=(\d+)", m.text()):
         out[name] = int(touched)
         assert bad == "0", name
+    for name, nr in re.findall(r"\[([\w.-]+)\] balloon: round (\d+)", m.text()):
+        out[name] = int(nr)
     return out
 
 
@@ -109,7 +111,8 @@ def _progress(m):
 def test_thrash_zoo(on):
     """Five VMs that want more than there is: one that takes everything when it starts, two that swing in
     opposite phase, one without a balloon driver and one whose driver never answers. Each of them makes
-    progress in every window of 20 seconds (the bound), and finds its memory as it left it."""
+    progress in every window of 20 seconds (the bound), and finds its memory as it left it. (QEMU only: in
+    Bochs such a window takes ten minutes.)"""
     swing = "touch 40M random 8s; shrink 4M; sleep 8s; "
 
     def zoo(name, script, options=""):
@@ -120,7 +123,7 @@ def test_thrash_zoo(on):
            zoo("swing", "fill half; " + swing * 20),
            zoo("swong", "fill half; sleep 8s; " + swing * 20),
            zoo("plain", "fill half; touch 40M random 400s", "balloon=no")]
-    dead = ("dead", {"memory": "64M", "min": "12M", "kernel": "balloon.elf",
+    dead = ("dead", {"memory": "64M", "min": "12M", "kernel": "balloon.elf", "output": "log",
                      "cmdline": "name=dead mb=48 deaf pause=1000000 rounds=0"})
     text = conf(*vms, dead, seed=32, **{"Mem.BalancePeriod": 3, "Mem.SamplePeriod": 5})
     image = swap_image(on.name, 256 * MIB)
@@ -139,8 +142,7 @@ def test_thrash_zoo(on):
                 least[name] = min(least.get(name, 1 << 60), now[name] - before.get(name, 0))
             before = now
         _note(m, "least touched in a window: %s" % least)
-        assert set(least) == {n for n, _ in vms} and all(n > 0 for n in least.values())
-        assert all(s in m.command("vms") for s in ("boots", "dead"))
+        assert set(least) == {n for n, _ in vms} | {"dead"} and all(n > 0 for n in least.values())
         assert not re.search(r"stopped", m.command("vms"))
         assert re.search(r"driver does not answer|no balloon driver", m.command("why dead"))
         assert "audit: passed" in m.command("audit")

@@ -17,7 +17,7 @@ def small(name, kernel, cmdline, **keys):
 
 @runs_on(shadow_svm={"limit": 200}, shadow_svm_bochs={"limit": 300, "long": True})
 def test_small_guests(on):
-    """Each of the small guests, once; the audit afterwards."""
+    """Each of the small guests, once; the audit afterwards. (SVM only: shadow_vmx_software_mmu is the like.)"""
     vms = [small("h", "hello", ""), small("m", "memtouch", "rounds=2"),
            small("s", "smp", "cpus=2", vcpus=2)]
     modules = {k + ".elf": guest_elf(k) for k in ("hello", "memtouch", "smp")}
@@ -59,7 +59,8 @@ def test_linux_mixed(on):
                      {"cpu": "corei7_skylake_x", "mmu": "software", "smp": 2},
                      {"cpu": "corei5_lynnfield_750", "mmu": "software", "long": True}])
 def test_software_mmu(on):
-    """Memory touched, two vCPUs, a processor in real mode, guests that do what they should not."""
+    """Memory touched, two vCPUs, a processor in real mode, guests that do what they should not. (VMX only:
+    SVM runs real mode itself; shadow_svm_small_guests is the like.)"""
     vms = [small("touch", "memtouch", "rounds=1 order=random", memory="32M"),
            small("two", "smp", "cpus=2", vcpus=2, memory="16M"),
            small("real", "realmode", "", vcpus=2, memory="16M")]

@@ -54,7 +54,7 @@ def step(m, rng):
         time.sleep(rng.random())
 
 
-@runs_on(svm={"mem": "128M", "smp": 2, "limit": SECONDS + 300, "long": True})
+@runs_on(svm={"mem": "128M", "smp": 2, "limit": SECONDS + 300})
 def test_soak(on):
     """VMs come and go, load, pause, leave for a disk that fails now and then, while options change: no
     guest finds a wrong byte, and in the end everything is counted and free."""
@@ -117,7 +117,7 @@ def once(on, suffix, seed):
     return digest[1]
 
 
-@runs_on(svm={"mem": "96M", "smp": 1, "limit": 400, "long": True})
+@runs_on(svm={"mem": "96M", "smp": 1, "limit": 400, "emulated": True, "long": True})
 def test_twice(on):
     """The same seed on a machine whose time is its instructions: the same state, to the last page."""
     first = once(on, "-1", 7)

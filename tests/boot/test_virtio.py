@@ -110,7 +110,8 @@ def test_linux_virtio_blk(on):
 @runs_on(svm={"smp": 2, "mem": "512M", "limit": 300, "long": True})
 def test_linux_virtio_disk(on):
     """A guest's disk is a partition of the host's: what it writes is there afterwards, nobody else gets the
-    partition meanwhile, and nothing beside it changes."""
+    partition meanwhile, and nothing beside it changes. (QEMU only: vmx_linux_virtio_blk is the driver on VMX,
+    vmx_disks_ide_bochs the host's disk.)"""
     first, megabytes = 2048, 24
     fs = _ext4("virtio-disk.ext4", megabytes, {"note": b"from the disk\n"})
     path = disks.filled_image(on.name, (megabytes + 4) << 20)

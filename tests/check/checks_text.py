@@ -205,4 +205,7 @@ def configuration():
     for name in kernel_files(".c"):
         words.update(re.findall(r'parse_option\([^;]*?, "(\w+)"', read(name)))
     compare("The boot loader's command line", words)
+    keys = re.search(r"cmdline_keys\[\] = \{(.*?)\};", read("kernel/startup.c"), re.S)
+    if not keys or set(re.findall(r'"(\w+)"', keys[1])) != words:
+        problems.append("kernel/startup.c: cmdline_keys are not what parse_option is asked for")
     yield verdict("everything that can be configured is documented", problems)

@@ -10,6 +10,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
 import checks_build  # noqa: E402
+import checks_tests  # noqa: E402
 import checks_text  # noqa: E402
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
@@ -19,8 +20,9 @@ CHECKS = {
     "vendors": checks_text.vendors,
     "spdx": checks_text.spdx,
     "markers": checks_text.markers,
-    "prefixes": checks_text.pragma_once,
+    "once": checks_text.pragma_once,
     "configuration": checks_text.configuration,
+    "platforms": checks_tests.both_vendors,
     "format": checks_build.clang_format,
     "headers": checks_build.headers,
     "warnings": checks_build.warnings,
