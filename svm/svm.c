@@ -266,15 +266,6 @@ static void svm_set_root(struct vcpu *v, hpa_t root)
     svm_dirty(m, CLEAN_NP);
 }
 
-static void svm_set_tag(struct vcpu *v, uint32_t tag, bool flush, bool flush_all)
-{
-    struct vmcb *m = svm_vmcb(v);
-
-    m->ctl.asid = tag;
-    m->ctl.tlb_control = flush_all ? TLB_FLUSH_ALL : flush ? TLB_FLUSH_ASID : TLB_KEEP;
-    svm_dirty(m, CLEAN_ASID);
-}
-
 static void svm_set_tsc_offset(struct vcpu *v, uint64_t offset)
 {
     struct vmcb *m = svm_vmcb(v);

@@ -11,7 +11,7 @@
 
 extern const struct hv_backend svm_backend;
 
-/* Permission maps; constant while vCPUs run but for trap_port and trap_msr. */
+/* Permission maps; constant once direct_msr has been called for the last time, before vCPUs run. */
 struct svm_vm {
     uint8_t *iopm;  /* one bit per port */
     uint8_t *msrpm; /* two bits per MSR: read, write */
@@ -82,6 +82,9 @@ enum hv_err svm_get_msr(struct vcpu *v, uint32_t index, uint64_t *out);
 enum hv_err svm_set_msr(struct vcpu *v, uint32_t index, uint64_t value);
 bool svm_advance(struct vcpu *v, uint64_t len);
 bool svm_code_state(struct vcpu *v, struct code_state *out);
+
+/* svm_flush.c */
+void svm_set_tag(struct vcpu *v, uint32_t tag, bool flush, bool flush_all);
 
 /* svm_event.c */
 enum hv_err svm_inject(struct vcpu *v, const struct event *ev);

@@ -71,14 +71,17 @@ static void set_virq(struct vmcb *m, bool on)
 /*
  * A masked NMI waits for IRET, which is intercepted meanwhile. Once that stands at RIP, or where only
  * an interrupt shadow is in the way, the interrupt window serves as well as anything: it opens as
- * soon as the guest enables interrupts, and NMIs are looked at then.
+ * soon as the guest enables interrupts, and NMIs are looked at then. Where they are enabled before the IRET,
+ * it would open there for ever: the NMI goes at the next exit.
  */
 void svm_window(struct vcpu *v, enum window kind, bool on)
 {
     struct svm_vcpu *s = svm_of(v);
 
     if (kind == WINDOW_NMI) {
-        s->nmi_window = on && (!s->nmi_masked || s->after_iret);
+        bool behind_iret = s->after_iret && !(s->vmcb->save.rflags & RFLAGS_IF);
+
+        s->nmi_window = on && (!s->nmi_masked || behind_iret);
     } else {
         s->irq_window = on;
     }

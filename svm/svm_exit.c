@@ -120,7 +120,6 @@ static void translate_exception(const struct vmcb *m, uint32_t code, struct vm_e
         .vector = vector,
         .has_error = (EXC_WITH_ERROR >> vector) & 1,
         .error = (uint32_t)m->ctl.exit_info1,
-        .cr2 = m->ctl.exit_info2,
     };
 }
 

@@ -364,6 +364,10 @@ struct inv_descriptor {
     uint64_t first, second;
 };
 
+#ifdef BALLAST_HOST /* host tests have models of these */
+void vmx_invept(uint64_t type, uint64_t eptp);
+void vmx_invvpid(uint64_t type, uint32_t vpid);
+#else
 static inline void vmx_invept(uint64_t type, uint64_t eptp)
 {
     struct inv_descriptor d = {eptp, 0};
@@ -385,3 +389,4 @@ static inline void vmx_invvpid(uint64_t type, uint32_t vpid)
         vmcs_failed("INVVPID", vpid);
     }
 }
+#endif

@@ -24,7 +24,6 @@
 #define MAX_VPID 0xffffu
 
 struct vmx_caps vmx_caps;
-static uint64_t host_pat; /* the same on all processors */
 
 /* ---- Probe and per-processor switch ---- */
 
@@ -115,7 +114,6 @@ static enum hv_err vmx_cpu_enable(void)
         return err;
     }
     cpu->vendor = c;
-    host_pat = rdmsr(MSR_PAT);
     return HV_OK;
 }
 
@@ -269,14 +267,6 @@ static void vmx_vcpu_put(struct vcpu *v)
 
 /* ---- Sections ---- */
 
-/* The guest's PAT, where no entry control loads it. Our own tables are walked with the host's. */
-static void exchange_pat(const struct vcpu *v, uint64_t pat)
-{
-    if (!vmx_has(vmx_caps.chosen.entry, ENTRY_LOAD_PAT) && !vmx_of(v)->software) {
-        wrmsr(MSR_PAT, pat);
-    }
-}
-
 static void vmx_section_begin(struct vcpu *v)
 {
     irq_disable();
@@ -287,12 +277,11 @@ static void vmx_section_begin(struct vcpu *v)
         irq_disable();
     }
     vmx_of(v)->dirty |= VMX_NEW_SECTION;
-    exchange_pat(v, vmx_of(v)->copy[VC_PAT]);
 }
 
 static void vmx_section_end(struct vcpu *v)
 {
-    exchange_pat(v, host_pat);
+    (void)v;
     irq_enable();
 }
 
@@ -306,54 +295,6 @@ static void vmx_set_root(struct vcpu *v, hpa_t root)
         return;
     }
     vmx_set(v, VC_EPTP, root.a | EPTP_TYPE_WB | EPTP_WALK_4 | ad);
-}
-
-/* ---- Flushing ("Operations that Invalidate Cached Mappings") ---- */
-
-/* Everything derived from v's nested tables, under whatever tag. */
-static void flush_nested(struct vcpu *v, bool all)
-{
-    if (!all && (vmx_caps.ept_vpid & EPTCAP_INVEPT_SINGLE)) {
-        vmx_invept(INV_SINGLE, vmx_get(v, VC_EPTP));
-    } else {
-        vmx_invept(INV_ALL, 0);
-    }
-}
-
-void vmx_flush_linear(struct vcpu *v)
-{
-    uint32_t vpid = (uint32_t)vmx_get(v, VC_VPID);
-
-    if (hv_caps.nr_tags == 0) {
-        return; /* every entry flushes */
-    }
-    if (vmx_caps.ept_vpid & EPTCAP_INVVPID_SINGLE) {
-        vmx_invvpid(INV_SINGLE, vpid);
-    } else {
-        vmx_invvpid(INV_ALL, 0);
-    }
-}
-
-/*
- * Translations of nested tables alone carry no tag, only the root. So a vCPU that comes to this
- * processor with a new tag may still meet stale ones: its first entry flushes them too. A vCPU that
- * keeps its tag flushes nothing. With the software MMU all translations are linear: a new tag has none.
- */
-static void vmx_set_tag(struct vcpu *v, uint32_t tag, bool flush, bool flush_all)
-{
-    if (hv_caps.nr_tags != 0) {
-        vmx_set(v, VC_VPID, tag);
-    }
-    if (hv_caps.nr_tags != 0 && !(vmx_caps.ept_vpid & EPTCAP_INVVPID_ALL)) {
-        vmx_of(v)->dirty |= VMX_FLUSH_LINEAR; /* tag by tag, as they are given again */
-    } else if (hv_caps.nr_tags != 0 && flush_all) {
-        vmx_invvpid(INV_ALL, 0);
-    }
-    if (!vmx_of(v)->software) {
-        flush_nested(v, flush_all);
-    } else if (flush) {
-        vmx_of(v)->dirty |= VMX_FLUSH_LINEAR;
-    }
 }
 
 static void vmx_set_tsc_offset(struct vcpu *v, uint64_t offset)

@@ -240,6 +240,8 @@ enum hv_err vmx_bitmap_create(struct vmx_vm *m, uint32_t owner);
 void vmx_bitmap_destroy(struct vmx_vm *m);
 void vmx_direct_msr(struct vm *vm, uint32_t index);
 
-/* vmx.c */
+/* vmx_flush.c */
 /* Drop the linear translations under v's tag on this processor. */
 void vmx_flush_linear(struct vcpu *v);
+/* Operation of struct hv_backend. */
+void vmx_set_tag(struct vcpu *v, uint32_t tag, bool flush, bool flush_all);

@@ -16,8 +16,9 @@ typedef uint64_t (*vmx_doctor_read_t)(void *arg, uint32_t field);
 #define VMX_DOCTOR_FIELDS 16
 extern const struct doctor_field vmx_doctor_fields[VMX_DOCTOR_FIELDS];
 
-/* The rules of guest segments alone: what a guest in real mode breaks without unrestricted guests. */
-unsigned vmx_doctor_segments(const struct vmx_caps *caps, vmx_doctor_read_t read, void *arg);
+/* The rules of guest segments, tables and RIP alone: what a guest whose code is emulated may break for a
+ * while, without unrestricted guests. Number of violations, which nobody is told. */
+unsigned vmx_doctor_enterable(const struct vmx_caps *caps, vmx_doctor_read_t read, void *arg);
 
 /* Number of violations. `arg` goes to both callbacks. */
 unsigned vmx_doctor_check(const struct vmx_caps *caps, vmx_doctor_read_t read,

@@ -346,7 +346,7 @@ static void say_nothing(void *arg, const char *field, uint64_t value, const char
     (void)arg, (void)field, (void)value, (void)rule, (void)section;
 }
 
-unsigned vmx_doctor_segments(const struct vmx_caps *caps, vmx_doctor_read_t read, void *arg)
+unsigned vmx_doctor_enterable(const struct vmx_caps *caps, vmx_doctor_read_t read, void *arg)
 {
     struct vmx_checks c = {
         .doctor = {.report = say_nothing, .arg = arg}, .caps = caps, .read = read};
@@ -356,6 +356,8 @@ unsigned vmx_doctor_segments(const struct vmx_caps *caps, vmx_doctor_read_t read
     c.ia32e = (get(&c, VMCS_ENTRY_CTL) & ENTRY_IA32E) != 0;
     c.virtual_8086 = (c.rflags & RFLAGS_VM) != 0;
     check_segments(&c);
+    check_tables(&c);
+    check_guest_rip(&c);
     return c.doctor.violations;
 }
 

@@ -11,24 +11,27 @@
 
 #define IN(field, first, nr) ((field) >= (first) && (field) < (first) + 2 * (nr))
 
-/* What the doctor's rules of segments ask for, from the copies. */
+/* What those rules of the doctor ask for, from the copies. */
 static uint64_t read_copy(void *arg, uint32_t field)
 {
     static const struct {
         uint32_t first;
-        uint8_t copy;
+        uint8_t copy, nr;
     } groups[] = {
-        {VMCS_GUEST_ES, VC_SELECTOR},
-        {VMCS_GUEST_ES_LIMIT, VC_LIMIT},
-        {VMCS_GUEST_ES_RIGHTS, VC_RIGHTS},
-        {VMCS_GUEST_ES_BASE, VC_BASE},
+        {VMCS_GUEST_ES, VC_SELECTOR, 8},      /* to TR */
+        {VMCS_GUEST_ES_LIMIT, VC_LIMIT, 10},  /* to IDTR */
+        {VMCS_GUEST_ES_RIGHTS, VC_RIGHTS, 8}, /* to TR */
+        {VMCS_GUEST_ES_BASE, VC_BASE, 10},    /* to IDTR */
     };
     struct vcpu *v = arg;
 
     for (unsigned i = 0; i < ARRAY_SIZE(groups); i++) {
-        if (IN(field, groups[i].first, 8u)) {
+        if (IN(field, groups[i].first, groups[i].nr)) {
             return vmx_get(v, groups[i].copy + (field - groups[i].first) / 2);
         }
+    }
+    if (field == VMCS_GUEST_RIP) {
+        return v->rip;
     }
     return vmx_get(v, field == VMCS_GUEST_CR0      ? VC_CR0
                       : field == VMCS_GUEST_RFLAGS ? VC_RFLAGS
@@ -44,7 +47,7 @@ bool vmx_enterable(struct vcpu *v)
     }
     /* A shadow ends with the next instruction, and is none of the entry's business. */
     if (!(vmx_get_reg(v, REG_CR0) & CR0_PE) || (vmx_get(v, VC_INTERRUPTIBILITY) & BLOCKED_SHADOW) ||
-        vmx_doctor_segments(&vmx_caps, read_copy, v) != 0) {
+        vmx_doctor_enterable(&vmx_caps, read_copy, v) != 0) {
         return false;
     }
     s->emulated = false;

@@ -65,8 +65,10 @@ bool vmx_can_take(struct vcpu *v, enum window kind)
         return false;
     }
     uint64_t blocked = get_blocked(v);
+    /* STI holds back interrupts only, and the NMI window may open behind it ("NMI-Window Exiting and
+     * Virtual-NMI Exiting"): waiting for the end of its shadow might be for ever. */
     if (kind == WINDOW_NMI) {
-        return !(blocked & (BLOCKED_SHADOW | BLOCKED_BY_NMI));
+        return !(blocked & (BLOCKED_BY_MOV_SS | BLOCKED_BY_NMI));
     }
     return !(blocked & BLOCKED_SHADOW) &&
            (vmx_get_here(v, VC_RFLAGS, VMCS_GUEST_RFLAGS) & RFLAGS_IF);

@@ -20,10 +20,8 @@
 #define XCR0_MPX (XCR0_BNDREGS | XCR0_BNDCSR)
 #define XCR0_OFFERED (XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_MPX | XCR0_AVX512 | XCR0_PKRU)
 /* No supervisor component is offered: each needs guest state of its own beside the area. */
-#define XSS_OFFERED 0ull
 
 #define FXSAVE_SIZE 512u
-#define XSAVE_HEADER_SIZE 64u
 #define AREA_ALIGN 64u
 #define MXCSR_OFFSET 24u
 #define EXTENDED_OFFSET 576u /* of the first component behind the legacy region and the header */

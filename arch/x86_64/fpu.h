@@ -4,9 +4,9 @@
  *
  * A vCPU's state is loaded before that vCPU enters the guest unless it is still in the registers of
  * this very processor, and saved when its thread leaves the processor. So it stays across service
- * threads, and a different vCPU never finds it (no lazy restore: hazards, "World switch"). Saving
- * and restoring cover every component that the host enables, whatever the guest's XCR0 says: a
- * guest may switch a component off while it still holds data.
+ * threads, and a different vCPU never finds it (nothing is restored lazily). Saving and restoring
+ * cover every component that the host enables, whatever the guest's XCR0 says: a guest may switch a
+ * component off while it still holds data.
  */
 #pragma once
 

@@ -14,7 +14,8 @@
 #define FLUSH_CMD_L1D 1u
 
 static struct mitigate_plan plan;  /* constant after mitigate_init */
-static uint32_t last_vm[MAX_CPUS]; /* 0: none yet; each processor its own */
+static uint32_t last_vm[MAX_CPUS]; /* 0: none yet; each processor its own, as: */
+static bool served[MAX_CPUS];      /* the host's threads ran since */
 
 static void read_facts(struct mitigate_facts *f)
 {
@@ -77,17 +78,23 @@ void mitigate_switch(uint32_t vm)
     static const uint16_t selector = SEL_DATA;
     unsigned cpu = this_cpu()->id;
 
-    if (last_vm[cpu] == vm) {
+    if (last_vm[cpu] == vm && !served[cpu]) {
         return;
     }
-    last_vm[cpu] = vm;
-    if (plan.predictors == MITIGATE_ACTIVE) {
+    if (last_vm[cpu] != vm && plan.predictors == MITIGATE_ACTIVE) {
         wrmsr(MSR_PRED_CMD, PRED_CMD_IBPB);
     }
+    last_vm[cpu] = vm;
+    served[cpu] = false;
     if (plan.l1_data == MITIGATE_ACTIVE) {
         wrmsr(MSR_FLUSH_CMD, FLUSH_CMD_L1D);
     }
     if (plan.buffers == MITIGATE_ACTIVE) {
         __asm__ volatile("verw %0" ::"m"(selector) : "cc");
     }
+}
+
+void mitigate_served(void)
+{
+    served[this_cpu()->id] = true;
 }

@@ -2,8 +2,8 @@
 /*
  * Side channels between guests that share a processor one after the other: what one VM leaves in the
  * branch predictors, in the L1 data cache and in the processor's buffers is dropped before another VM
- * runs there, where the processor says that it has the flaw and the means. Nothing is done, and
- * nothing costs, while a processor stays with one VM.
+ * runs there, where the processor says that it has the flaw and the means. So is what a thread of the host's
+ * leaves in cache and buffers. Nothing is done, and nothing costs, while a processor stays with one VM.
  *
  * The means: IBPB ("Indirect Branch Prediction Barrier"), IA32_FLUSH_CMD ("L1 Data Cache Flush"), VERW
  * of processors with MD_CLEAR ("Microarchitectural Data Sampling"). Deciding is pure (mitigate_plan.c);
@@ -47,3 +47,5 @@ const struct mitigate_plan *mitigate_plan(void);
 const char *mitigate_state_name(enum mitigate_state s);
 /* This processor is about to run the guest whose number is `vm` (not 0). Interrupts may be on. */
 void mitigate_switch(uint32_t vm);
+/* It runs a thread of the host's, which may look at any VM's pages. Interrupts off. */
+void mitigate_served(void);

@@ -57,9 +57,6 @@ static inline void stack_set_anchor(uint64_t sp_inside, struct cpu *cpu)
     *(struct cpu **)(sp_inside & ~(STACK_SIZE - 1)) = cpu;
 }
 
-/* Lowest usable byte of a stack is above its anchor; 16-byte aligned. */
-#define STACK_ANCHOR_BYTES 16
-
 /* Count `cpu`, whose number is nr_cpus(), as online. Boot processor. */
 void percpu_add(struct cpu *cpu);
 unsigned nr_cpus(void);             /* processors online; constant after smp_start */

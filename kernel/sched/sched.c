@@ -22,6 +22,7 @@
 #include "arch/x86_64/clock.h"
 #include "arch/x86_64/hostmap.h"
 #include "arch/x86_64/irqflags.h"
+#include "arch/x86_64/mitigate.h"
 #include "arch/x86_64/smp.h"
 #include "kernel/log.h"
 #include "kernel/sched/runq.h"
@@ -281,7 +282,7 @@ static void relieve(struct sched_cpu *sc, uint64_t vtime)
 
 /*
  * Choose among the queue's first thread, `prev` unless it leaves for `after` other than RUNNABLE,
- * and idling; settle all states. Returns prev if it goes on, a pending wake included.
+ * and idling; settle all states. Returns prev if it goes on.
  */
 static struct thread *choose(struct sched_cpu *sc, struct thread *prev, enum thread_state after,
                              uint64_t lead, uint64_t now)
@@ -290,10 +291,10 @@ static struct thread *choose(struct sched_cpu *sc, struct thread *prev, enum thr
     uint64_t v = __atomic_load_n(&vclock, __ATOMIC_RELAXED);
 
     spin_lock(&sc->q.lock);
+    /* Woken again already: it goes on if it is its turn, for who is woken all the time must let others in. */
     if (after == THREAD_BLOCKED && prev->wake_pending) {
         prev->wake_pending = false;
-        spin_unlock(&sc->q.lock);
-        return prev;
+        after = THREAD_RUNNABLE;
     }
     bool may_go_on = after == THREAD_RUNNABLE && !was_idle;
     struct thread *next = runq_pick(&sc->q, may_go_on ? prev : NULL, lead, &v);
@@ -328,6 +329,9 @@ static void schedule(enum thread_state after, uint64_t lead)
     if (next != prev) {
         if (prev->switch_out) {
             prev->switch_out(prev);
+        }
+        if (next->switch_out == NULL && !is_idle_thread(sc, next)) {
+            mitigate_served();
         }
         sc->prev = prev;
         sc->cpu->current = next;

@@ -118,7 +118,6 @@ struct exit_exception {
     uint8_t vector;
     bool has_error;
     uint32_t error;
-    uint64_t cr2;
 };
 
 struct vm_exit {

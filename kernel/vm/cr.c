@@ -34,16 +34,18 @@ static uint64_t cr4_offered(const struct vm *vm)
 
 static void get_state(struct vcpu *v, struct cr_state *s)
 {
-    const uint16_t code_long = 0x200;
-    struct segment cs;
+    const uint16_t code_long = 0x200, type = 0xf, busy = 2, tss16 = 1;
+    struct segment cs, tr;
 
     hv->get_seg(v, SEG_CS, &cs);
+    hv->get_seg(v, SEG_TR, &tr);
     *s = (struct cr_state){
         .cr0 = hv->get_reg(v, REG_CR0),
         .cr3 = hv->get_reg(v, REG_CR3),
         .cr4 = hv->get_reg(v, REG_CR4),
         .efer = hv->get_reg(v, REG_EFER),
         .code64 = (cs.attr & code_long) != 0,
+        .task16 = (tr.attr & type & ~busy) == tss16,
         .cr4_offered = cr4_offered(v->vm),
         .phys_bits = cpu_features.phys_bits,
     };
@@ -204,16 +206,17 @@ enum exit_action cr_exit(struct vcpu *v, struct vm_exit *exit)
     const struct exit_cr told = exit->cr;
     uint64_t value = 0;
 
-    if ((!exit->cr.decoded || exit->insn_len == 0) &&
-        !(vcpu_in_section(v) && quick_decode(v, exit))) {
+    bool looked = !exit->cr.decoded || exit->insn_len == 0;
+
+    if (looked && !(vcpu_in_section(v) && quick_decode(v, exit))) {
         enum hv_err err = emul_decode_cr(v, &exit->cr, vcpu_in_section(v), &exit->insn_len, &value);
 
         if (err != HV_OK) {
             return exit_again(v, err);
         }
-        if (unlikely(!is_what_exited(v, &told, &exit->cr))) {
-            return ACT_RESUME;
-        }
+    }
+    if (looked && unlikely(!is_what_exited(v, &told, &exit->cr))) {
+        return ACT_RESUME;
     }
     if (!(BIT(exit->cr.cr) & known)) {
         vcpu_inject_ud(v);

@@ -29,7 +29,7 @@ bool cr_rules_cr0(const struct cr_state *s, uint64_t value)
     if ((value & CR0_NW) && !(value & CR0_CD)) {
         return false;
     }
-    if (on && (s->efer & EFER_LME) && (!(s->cr4 & CR4_PAE) || s->code64)) {
+    if (on && (s->efer & EFER_LME) && (!(s->cr4 & CR4_PAE) || s->code64 || s->task16)) {
         return false;
     }
     return !(off && ((s->cr4 & CR4_PCIDE) || (long_mode(s) && s->code64)));

@@ -11,6 +11,7 @@
 struct cr_state {
     uint64_t cr0, cr3, cr4, efer;
     bool code64;          /* CS.L */
+    bool task16;          /* TR has a 16-bit TSS, which "Activating IA-32e Mode" forbids */
     uint64_t cr4_offered; /* bits that the guest's processor has */
     unsigned phys_bits;
 };

@@ -34,11 +34,11 @@ static void load(struct vcpu *v)
         cpu->loaded_vcpu = v;
         msr_load(v);
         hv->vcpu_load(v);
-        mitigate_switch(v->vm->id);
         if (first) {
             doctor_first_entry(v);
         }
     }
+    mitigate_switch(v->vm->id);
 }
 
 static void put(struct vcpu *v)

@@ -456,12 +456,12 @@ static void test_segments_alone(void **state)
 {
     (void)state;
     good_software(false);
-    assert_int_equal(vmx_doctor_segments(&caps, read_field, NULL), 0);
+    assert_int_equal(vmx_doctor_enterable(&caps, read_field, NULL), 0);
     vmcs[VMCS_GUEST_EFER] = UINT64_MAX;
     vmcs[VMCS_GUEST_CR3] = 8;
-    assert_int_equal(vmx_doctor_segments(&caps, read_field, NULL), 0);
+    assert_int_equal(vmx_doctor_enterable(&caps, read_field, NULL), 0);
     set_seg(2, 0x1003, 0x10030, 0xffff, 0x93); /* real mode's */
-    assert_int_not_equal(vmx_doctor_segments(&caps, read_field, NULL), 0);
+    assert_int_not_equal(vmx_doctor_enterable(&caps, read_field, NULL), 0);
 }
 
 static void test_virtual_8086(void **state)

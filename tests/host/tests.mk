@@ -18,10 +18,12 @@ test_p2m_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS)
 test_nested_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c
 SHADOW_SRCS := mm/gwalk.c $(addprefix mm/shadow/,audit.c fill.c load.c page.c pool.c shadow.c sync.c)
 test_shadow_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) $(SHADOW_SRCS) tests/host/refguest.c
+test_shadow_LDFLAGS := -Wl,--wrap=p2m_query
 test_p2m_balloon_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c
 test_softmmu_SRCS := tests/host/fakevm.c kernel/vm/softmmu.c
 test_memwait_SRCS := tests/host/fakevm.c kernel/vm/memwait.c
 test_tag_SRCS := $(MM_ENV_SRCS) kernel/vm/tag.c
+test_entry_flush_SRCS := $(MM_ENV_SRCS) kernel/vm/tag.c svm/svm_flush.c vmx/vmx_flush.c
 # The run loop, the flushes and the fault path of the kernel, which the test interrupts where it likes.
 test_tlb_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c tests/host/lockstep.c \
                  $(addprefix kernel/vm/,fault.c flush.c run.c tag.c)
