@@ -26,15 +26,20 @@ void flush_batch_init(struct flush_batch *b, struct flush_domain *d)
 
 void flush_batch_touch(struct flush_batch *b)
 {
-    if (!b->dirty && b->domain != NULL) {
+    if (!b->pending && b->domain != NULL) {
         __atomic_fetch_add(&b->domain->pending, 1, __ATOMIC_SEQ_CST);
     }
+    b->dirty = b->pending = true;
+}
+
+void flush_batch_age(struct flush_batch *b)
+{
     b->dirty = true;
 }
 
 void flush_batch_join(struct flush_batch *b)
 {
-    if (!b->dirty && b->domain != NULL && !MUTANT(no_join) &&
+    if (!b->pending && b->domain != NULL && !MUTANT(no_join) &&
         __atomic_load_n(&b->domain->pending, __ATOMIC_SEQ_CST) != 0) {
         flush_batch_touch(b);
     }
@@ -83,7 +88,9 @@ void flush_batch_commit(struct flush_batch *b)
         if (!MUTANT(free_without_flush)) {
             env_flush_guest(b->domain);
         }
-        __atomic_fetch_sub(&b->domain->pending, 1, __ATOMIC_SEQ_CST);
+        if (b->pending) {
+            __atomic_fetch_sub(&b->domain->pending, 1, __ATOMIC_SEQ_CST);
+        }
     }
     while (mfn_valid(b->head)) {
         mfn_t mfn = b->head;
@@ -97,5 +104,5 @@ void flush_batch_commit(struct flush_batch *b)
         buddy_free_block(mfn, order);
     }
     b->nr = 0;
-    b->dirty = false;
+    b->dirty = b->pending = false;
 }

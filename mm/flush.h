@@ -14,14 +14,15 @@ struct flush_domain {
     uint64_t epoch;   /* bumped by every flush; read by each entry (atomic) */
     void *owner;      /* the VM, for env_flush_guest */
     uint64_t flushes; /* statistics (atomic) */
-    uint64_t pending; /* batches with changes that are not flushed yet (atomic) */
+    uint64_t pending; /* batches with such changes that are not flushed yet (atomic) */
 };
 
 struct flush_batch {
     struct flush_domain *domain; /* NULL: nobody to flush, the caller has seen to it */
     mfn_t head;                  /* chain of removed blocks through their frame records */
     uint64_t nr;                 /* blocks in the chain */
-    bool dirty; /* a translation was removed or weakened, even if no frame became free */
+    bool dirty;                  /* there is something to flush */
+    bool pending; /* a translation was removed or weakened, even if no frame became free */
 };
 
 /* Nothing is pending. */
@@ -34,6 +35,8 @@ void flush_batch_free(struct flush_batch *b, mfn_t mfn, unsigned order);
 void flush_batch_free_block(struct flush_batch *b, mfn_t mfn, unsigned order);
 /* Note that some translation was removed or weakened. */
 void flush_batch_touch(struct flush_batch *b);
+/* Note that an accessed bit was taken away: it takes a flush, but nobody waits for that. */
+void flush_batch_age(struct flush_batch *b);
 /*
  * Somebody else may have made just the change that this batch is for, and not have flushed yet: what
  * is gone from the tables is still in TLBs then. If anything is pending, this batch flushes too. To be

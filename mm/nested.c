@@ -115,24 +115,6 @@ static enum hv_err fill_tables(struct nested *n, gfn_t gfn, const struct p2m_ent
     return err;
 }
 
-/* Locked. Must a writable page wait for a flush (flush_is_due), which goes into the batch? A leaf of its old
- * frame that somebody is about to remove is removed here. */
-static bool must_flush_first(struct nested *n, gfn_t gfn, const struct p2m_entry *e,
-                             struct flush_batch *batch)
-{
-    if (!e->writable || MUTANT(fill_before_flush)) {
-        return false;
-    }
-    uint64_t *slot = pt_slot(&n->pt, gfn_gpa(gfn).a, 0);
-
-    if (slot != NULL && *slot != 0 &&
-        ((*slot ^ e->mfn.n << PAGE_SHIFT) & n->pt.fmt->address) != 0) {
-        pt_unmap_slot(&n->pt, slot, batch);
-    }
-    flush_batch_join(batch);
-    return batch->dirty;
-}
-
 static enum hv_err fault_slow(struct nested *n, gfn_t gfn, uint32_t access)
 {
     uint64_t flushed = 0; /* the word that a flush was done for */
@@ -140,28 +122,29 @@ static enum hv_err fault_slow(struct nested *n, gfn_t gfn, uint32_t access)
     for (;;) {
         struct flush_batch batch;
         struct p2m_entry e;
-        bool again = false;
         enum hv_err err = p2m_populate(n->view.p2m, gfn, access, &e);
 
         if (err != HV_OK) {
             return err;
         }
+        if (e.writable && e.seq != flushed && !MUTANT(fill_before_flush) &&
+            p2m_settle(n->view.p2m)) {
+            env_flush_guest(p2m_flush_domain(n->view.p2m));
+            flushed = e.seq;
+            continue;
+        }
         flush_batch_init(&batch, p2m_flush_domain(n->view.p2m));
         spin_lock(&n->lock);
         /* If the p2m changed meanwhile, the guest's next access faults and asks again. */
         if (p2m_same(&e) || MUTANT(fill_without_recheck)) {
-            again = e.seq != flushed && must_flush_first(n, gfn, &e, &batch);
-            err = again ? HV_OK : fill_slot(n, gfn, &e);
+            err = fill_slot(n, gfn, &e);
             if (err == HV_EAGAIN) {
                 err = fill_tables(n, gfn, &e, &batch);
             }
         }
         spin_unlock(&n->lock);
         flush_batch_commit(&batch);
-        if (!again) {
-            return err;
-        }
-        flushed = e.seq;
+        return err;
     }
 }
 
@@ -181,6 +164,7 @@ static enum hv_err nested_fault(struct view *v, gpa_t gpa, uint32_t access)
     if (!spin_trylock(&n->lock)) {
         return HV_EAGAIN;
     }
+    /* What has not been dropped yet is in the slot, where fill_slot meets it. */
     bool due = e.writable && flush_is_due(p2m_flush_domain(v->p2m)) && !MUTANT(fill_before_flush);
 
     err = (likely(p2m_same(&e)) && !due) || MUTANT(fast_fill_without_recheck)

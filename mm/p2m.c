@@ -329,10 +329,19 @@ static bool wants_frame(const struct p2m_entry *e, uint32_t access)
     case P2M_SHARED:
         return (access & P2M_WRITE) && index_refs(e->mfn) > 1;
     case P2M_ZERO:
+    case P2M_BALLOONED:
         return (access & P2M_WRITE) != 0;
     default:
         return false;
     }
+}
+
+bool p2m_wants_frame(struct p2m *p, gfn_t gfn, uint32_t access)
+{
+    struct p2m_entry e;
+
+    p2m_query(p, gfn, &e);
+    return wants_frame(&e, access);
 }
 
 enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_entry *out)
@@ -377,6 +386,20 @@ enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_e
         }
     } while (err == HV_EBUSY);
     return err;
+}
+
+/* Whoever changes a word holds the lock until the page is dropped from the view; `pending` counts from there
+ * to the flush. So who has seen the new word sees one or the other, in this order. */
+bool p2m_settled(const struct p2m *p)
+{
+    return __atomic_load_n(&p->lock.locked, __ATOMIC_ACQUIRE) == 0 && !flush_is_due(&p->domain);
+}
+
+bool p2m_settle(struct p2m *p)
+{
+    spin_lock(&p->lock);
+    spin_unlock(&p->lock);
+    return flush_is_due(&p->domain);
 }
 
 struct frame *p2m_pin_record(const struct p2m_entry *e)

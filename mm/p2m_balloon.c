@@ -99,6 +99,10 @@ static enum hv_err give_word(struct p2m_balloon_batch *b, gfn_t gfn, struct p2m_
         flush_batch_free_block(&b->flush, e->mfn, e->order);
     } else if (e->state == P2M_SHARED) {
         b->shared[b->nr_shared++] = e->mfn;
+        /* It is not mapped maybe, but readers by p2m_peek may stand on it. */
+        if (!MUTANT(unmapped_balloon_without_flush)) {
+            flush_batch_touch(&b->flush);
+        }
     }
     return HV_OK;
 }

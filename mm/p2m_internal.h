@@ -81,6 +81,7 @@ struct p2m {
     gfn_t last_in;  /* the last page that was read because it was touched; under the lock */
     unsigned along; /* neighbours that are read with the next one; likewise */
     uint32_t io;    /* requests of mm/reclaim/swap.c that name this p2m (atomic) */
+    uint32_t reads; /* those of swap_in.c among them; swap.lock */
     bool blocked;   /* it has to wait before it gets another frame (atomic); reclaim.c */
     struct reclaim_vm *reclaim; /* its entry there; reclaim_lock */
 };

@@ -38,7 +38,7 @@ void sharing_init(void)
     struct rng rng;
 
     random_stream(&rng, "share", "");
-    share_seed(rng_next(&rng));
+    share_seed(random_secret(&rng));
     if (share_init(buddy_total_frames()) != HV_OK) {
         log_error("share: no memory for its table: pages are not shared");
         return;

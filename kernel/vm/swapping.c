@@ -72,6 +72,9 @@ static void draw_key(void)
     uint8_t key[CRYPT_KEY_BYTES];
     struct rng rng;
 
+    if (!cpu_features.rdrand) {
+        log_warn("swap: the processor has no RDRAND: its time stamp counter alone makes the key");
+    }
     random_stream(&rng, "swap key", "");
     for (unsigned i = 0; i < sizeof(key); i += sizeof(uint64_t)) {
         uint64_t word = cpu_entropy() ^ rng_next(&rng);

@@ -547,8 +547,8 @@ bool pt_age(struct pt *pt, uint64_t va, unsigned order, struct flush_batch *batc
     if (!age_entry(pt, slot, level)) {
         return false;
     }
-    if (!MUTANT(age_without_flush)) {
-        note_change(batch);
+    if (batch != NULL && !MUTANT(age_without_flush)) {
+        flush_batch_age(batch);
     }
     return true;
 }

@@ -9,6 +9,7 @@
 #include "mm/env.h"
 #include "mm/p2m_large.h"
 #include "mm/reclaim/swap_internal.h"
+#include "mm/share/index.h"
 #include "mm/share/scan.h"
 
 #define RUN_PAGES 8u /* neighbours that leave together, aligned */
@@ -52,9 +53,12 @@ static gfn_t nth_page(const struct p2m *p, uint64_t n)
     return GFN(0);
 }
 
-/* A private page of 4 KiB that nobody holds; one of a large page, by splitting that. Large pages that
- * are in use, or in the way of memory for their tables, stay. */
-static bool is_victim(struct p2m *p, gfn_t gfn, struct p2m_entry *e)
+/*
+ * A private page of 4 KiB that nobody holds; one of a large page, by splitting that. Large pages that are in
+ * use, or in the way of memory for their tables, stay. The last page on a shared frame; one of several, which
+ * frees nothing by itself, only where there is nothing better.
+ */
+static bool is_victim(struct p2m *p, gfn_t gfn, struct p2m_entry *e, bool any_shared)
 {
     p2m_query(p, gfn, e);
     while (e->state == P2M_PRIVATE && e->order != ORDER_4K) {
@@ -62,6 +66,9 @@ static bool is_victim(struct p2m *p, gfn_t gfn, struct p2m_entry *e)
             return false;
         }
         p2m_query(p, gfn, e);
+    }
+    if (e->state == P2M_SHARED) {
+        return any_shared || index_refs(e->mfn) == 1;
     }
     return e->state == P2M_PRIVATE && e->writable && p2m_pin_record(e)->refs == 0;
 }
@@ -75,7 +82,7 @@ static unsigned add_run(struct p2m *p, struct swap_batch *b, gfn_t gfn, unsigned
     for (unsigned i = 0; i < RUN_PAGES && nr < most; i++) {
         struct p2m_entry e;
 
-        if (is_victim(p, GFN(first + i), &e)) {
+        if (is_victim(p, GFN(first + i), &e, false)) {
             if (!batch_add(b, GFN(first + i), &e)) {
                 break;
             }
@@ -86,7 +93,8 @@ static unsigned add_run(struct p2m *p, struct swap_batch *b, gfn_t gfn, unsigned
 }
 
 /* Few are left: go through all of RAM from a random place. */
-static unsigned look_through(struct p2m *p, struct swap_batch *b, uint64_t pages, unsigned most)
+static unsigned look_through(struct p2m *p, struct swap_batch *b, uint64_t pages, unsigned most,
+                             bool any_shared)
 {
     uint64_t at = draw(pages);
     unsigned nr = 0;
@@ -95,7 +103,7 @@ static unsigned look_through(struct p2m *p, struct swap_batch *b, uint64_t pages
         gfn_t gfn = nth_page(p, (at + i) % pages);
         struct p2m_entry e;
 
-        nr += is_victim(p, gfn, &e) && batch_add(b, gfn, &e);
+        nr += is_victim(p, gfn, &e, any_shared) && batch_add(b, gfn, &e);
         if (i % RELAX_PAGES == RELAX_PAGES - 1) {
             env_relax();
         }
@@ -114,7 +122,10 @@ static unsigned choose_victims(struct p2m *p, struct swap_batch *b, unsigned mos
     for (unsigned i = 0; i < TRIES && nr < most; i++) {
         nr += add_run(p, b, nth_page(p, draw(pages)), most - nr);
     }
-    return nr != 0 ? nr : look_through(p, b, pages, most);
+    for (unsigned any_shared = 0; nr == 0 && any_shared < 2; any_shared++) {
+        nr = look_through(p, b, pages, most, any_shared);
+    }
+    return nr;
 }
 
 /* ---- The cache's oldest ---- */

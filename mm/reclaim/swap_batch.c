@@ -20,6 +20,7 @@
 #include "mm/reclaim/swap_internal.h"
 #include "mm/share/cow.h"
 #include "mm/share/hash.h"
+#include "mm/share/index.h"
 #include "mm/share/scan.h"
 #include "mm/share/share.h"
 #include "mm/slab.h"
@@ -31,8 +32,9 @@
 
 struct leaving {
     gfn_t gfn;
-    struct p2m_entry e; /* nominated or compressed; the page has left the batch once that changes */
-    uint64_t slot;      /* SLOT_NONE: it has none */
+    struct p2m_entry
+        e;         /* nominated, shared or compressed; once that changes it has left the batch */
+    uint64_t slot; /* SLOT_NONE: it has none */
     uint64_t hash;
     enum hv_err result; /* of the write */
 };
@@ -48,6 +50,8 @@ struct swap_batch {
     unsigned single_end;
     unsigned tries;
     struct leaving page[SWAP_BATCH];
+    mfn_t shared[SWAP_BATCH]; /* frames let go by pages that left, to be put after the flush */
+    unsigned nr_shared;
     mfn_t copy[SWAP_BATCH];
     uint64_t zip_state[ZIP_STATE_BYTES / 8];
     uint8_t zipped[ZIP_MOST];
@@ -177,6 +181,7 @@ struct swap_batch *batch_get(struct p2m *p, bool urgent)
         swap_hold(p);
         b->p = p;
         b->nr = 0;
+        b->nr_shared = 0;
         b->tries = 0;
     }
     return b;
@@ -265,6 +270,31 @@ static uint64_t nominate_all(struct swap_batch *b, bool share)
     return merged;
 }
 
+/* Is it still what it was when its copy was made? p locked. */
+static bool may_leave(struct leaving *l)
+{
+    return l->e.state == P2M_PRIVATE ? cow_still_nominated(&l->e) : p2m_same(&l->e);
+}
+
+/* It leaves its frame; p locked. */
+static void evict(struct swap_batch *b, struct leaving *l, enum p2m_state state, uint64_t place,
+                  struct flush_batch *flush)
+{
+    if (l->e.state == P2M_SHARED) {
+        b->shared[b->nr_shared++] = l->e.mfn;
+    }
+    cow_evict(b->p, l->gfn, &l->e, state, place, flush);
+}
+
+static void flush_evicted(struct swap_batch *b, struct flush_batch *flush)
+{
+    flush_batch_commit(flush);
+    while (b->nr_shared != 0) {
+        index_put(b->shared[--b->nr_shared]);
+        p2m_dropped(b->p, 1);
+    }
+}
+
 /* Into the cache: what is compressed, or else the place of one word. */
 static bool keep(struct swap_batch *b, struct leaving *l, unsigned bytes, uint64_t place,
                  struct flush_batch *flush)
@@ -274,10 +304,10 @@ static bool keep(struct swap_batch *b, struct leaving *l, unsigned bytes, uint64
     bool ok;
 
     spin_lock(&p->lock);
-    ok = cow_still_nominated(&l->e) &&
+    ok = may_leave(l) &&
          (bytes == 0 || zip_put(p, l->gfn, b->zipped, bytes, &spare, &place) == HV_OK);
     if (ok) {
-        cow_evict(p, l->gfn, &l->e, P2M_COMPRESSED, place, flush);
+        evict(b, l, P2M_COMPRESSED, place, flush);
         p->count.compressed++;
         p->count.zipped++;
         reclaim_note_page(p->owner, l->gfn, PAGE_COMPRESSED, bytes);
@@ -295,7 +325,7 @@ static bool try_keeping(struct swap_batch *b, struct leaving *l, const void *cop
     unsigned bytes = 0;
 
     if (zip_is_filled(copy, &pattern)) {
-        if (pattern == 0 && mfn_valid(share_zero_frame)) {
+        if (pattern == 0 && mfn_valid(share_zero_frame) && l->e.state == P2M_PRIVATE) {
             return cow_merge(b->p, l->gfn, &l->e, share_zero_frame, flush);
         }
     } else {
@@ -318,7 +348,7 @@ static uint64_t keep_some(struct swap_batch *b)
         struct leaving *l = &b->page[i];
         void *copy = env_frame_ptr(b->copy[i]);
 
-        if (is_leaving(l) && l->e.state == P2M_PRIVATE) {
+        if (is_leaving(l) && l->e.state != P2M_COMPRESSED) {
             env_copy_page(copy, env_frame_ptr(l->e.mfn));
             if (try_keeping(b, l, copy, &flush)) {
                 nr++;
@@ -327,7 +357,7 @@ static uint64_t keep_some(struct swap_batch *b)
             env_relax();
         }
     }
-    flush_batch_commit(&flush);
+    flush_evicted(b, &flush);
     refill_spares();
     return nr;
 }
@@ -342,6 +372,10 @@ static bool copy_page(struct swap_batch *b, struct leaving *l, void *copy)
     if (l->e.state == P2M_PRIVATE) {
         env_copy_page(copy, env_frame_ptr(l->e.mfn));
         return p2m_same(&l->e) && word_kind(l->e.seq) == KIND_NOMINATED;
+    }
+    if (l->e.state == P2M_SHARED) {
+        env_copy_page(copy, env_frame_ptr(l->e.mfn));
+        return p2m_same(&l->e);
     }
     spin_lock(&b->p->lock);
     same = p2m_same(&l->e);
@@ -494,18 +528,13 @@ static bool leave_for_slot(struct swap_batch *b, struct leaving *l, struct flush
     bool ok;
 
     spin_lock(&p->lock);
-    if (l->e.state == P2M_PRIVATE) {
-        ok = cow_still_nominated(&l->e);
-        if (ok) {
-            cow_evict(p, l->gfn, &l->e, P2M_SWAPPED, l->slot, flush);
-        }
-    } else {
-        ok = p2m_same(&l->e);
-        if (ok) {
-            zip_drop(p, word_place(l->e.seq));
-            p2m_change(&l->e, word_next(l->e.seq, P2M_SWAPPED, MFN(l->slot)));
-            p->count.compressed--;
-        }
+    ok = may_leave(l);
+    if (ok && l->e.state == P2M_COMPRESSED) {
+        zip_drop(p, word_place(l->e.seq));
+        p2m_change(&l->e, word_next(l->e.seq, P2M_SWAPPED, MFN(l->slot)));
+        p->count.compressed--;
+    } else if (ok) {
+        evict(b, l, P2M_SWAPPED, l->slot, flush);
     }
     p->count.swapped += ok;
     p->count.swapped_out += ok;
@@ -566,8 +595,8 @@ static uint64_t finish(struct swap_batch *b)
             finish_page(b, &b->page[i], &flush);
         }
     }
-    nr = flush.nr;
-    flush_batch_commit(&flush);
+    nr = flush.nr + b->nr_shared;
+    flush_evicted(b, &flush);
     b->tries++;
     prepare(b);
     (void)submit(b);

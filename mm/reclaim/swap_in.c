@@ -75,23 +75,33 @@ void swap_in_fini(void)
     all_reads = NULL;
 }
 
+/* No VM has more than half of the reads, and while anybody lacks one a quarter: who sends many vCPUs for pages
+ * holds up itself. What it has wakes it in the end. swap.lock held. */
+static bool may_read(const struct p2m *p)
+{
+    bool lacked = __atomic_load_n(&swap.reads_lacked, __ATOMIC_SEQ_CST);
+    bool room = !list_empty(&swap.free_reads) && p->reads < NR_READS / (lacked ? 4 : 2);
+
+    if (!room) {
+        __atomic_store_n(&swap.reads_lacked, true, __ATOMIC_SEQ_CST);
+    }
+    return room;
+}
+
 static struct swap_read *read_get(struct p2m *p)
 {
     struct swap_read *in = NULL;
-    struct list *first;
 
     spin_lock(&swap.lock);
-    first = list_first(&swap.free_reads);
-    if (first != NULL) {
-        list_del(first);
-        in = list_entry(first, struct swap_read, node);
+    if (may_read(p)) {
+        in = list_entry(list_first(&swap.free_reads), struct swap_read, node);
+        list_del(&in->node);
+        in->p = p;
+        p->reads++;
     }
     spin_unlock(&swap.lock);
     if (in != NULL) {
         swap_hold(p);
-        in->p = p;
-    } else {
-        __atomic_store_n(&swap.reads_lacked, true, __ATOMIC_SEQ_CST);
     }
     return in;
 }
@@ -102,6 +112,7 @@ static void read_put(struct swap_read *in)
 
     spin_lock(&swap.lock);
     list_add_tail(&swap.free_reads, &in->node);
+    p->reads--;
     spin_unlock(&swap.lock);
     swap.cfg.wake(p);
     /* Others' vCPUs may wait for this read, and none of their own ends. Who says so too late for this look
@@ -270,11 +281,7 @@ bool swap_may_retry(struct p2m *p, gfn_t gfn)
         return e.state != P2M_INCOMING || __atomic_load_n(&swap.done_reads, __ATOMIC_RELAXED);
     }
     spin_lock(&swap.lock);
-    room = !list_empty(&swap.free_reads);
-    if (!room) {
-        /* Who got the read that woke this one has said nothing. */
-        __atomic_store_n(&swap.reads_lacked, true, __ATOMIC_SEQ_CST);
-    }
+    room = may_read(p); /* who got the read that woke this one has said nothing */
     spin_unlock(&swap.lock);
     return room;
 }
@@ -450,7 +457,7 @@ enum hv_err swap_overwrite(struct p2m *p, gfn_t gfn, enum hv_err (*fill)(void *a
     }
     err = fill(arg, env_frame_ptr(mfn));
     if (err == HV_OK) {
-        if (flush_is_due(&p->domain) && !MUTANT(overwrite_before_flush)) {
+        if (p2m_settle(p) && !MUTANT(overwrite_before_flush)) {
             env_flush_guest(&p->domain);
         }
         spin_lock(&p->lock);

@@ -42,5 +42,5 @@ uint64_t tax_solve(struct tax_claim *claims, unsigned nr, uint64_t available, un
                    enum tax_type type);
 
 /* Shares per page, weighed by idleness, of a VM that has `pages`: who has least gives first. In
- * 2^-20 shares per page; UINT64_MAX without pages. For records and tests. */
+ * 2^-20 shares per page; UINT64_MAX without pages. For tests of the solver. */
 uint64_t tax_price(const struct tax_claim *c, uint64_t pages, unsigned tax_pct, enum tax_type type);

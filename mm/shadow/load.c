@@ -279,8 +279,8 @@ struct walk {
     struct shadow_peek *peek;
     gfn_t need;
     uint32_t access;  /* P2M_*; 0: nothing is lacking */
-    bool flush;       /* it takes a flush (flush_is_due) */
-    uint64_t flushed; /* the p2m's word that one was done for */
+    bool flush;       /* it takes a flush (p2m_settle) */
+    uint64_t flushed; /* for the page of this word, after which that was done */
     unsigned nr;
     gfn_t gfn[4]; /* of the tables walked, and where they are */
     const void *page[4];
@@ -309,6 +309,17 @@ static void *walk_peek(void *ctx, gfn_t gfn)
     return known->page; /* written to only where walk_own agrees */
 }
 
+/* Nobody reads an old frame of the page, or a flush is what the walk lacks. */
+static bool may_write(struct walk *w, const struct p2m_entry *e)
+{
+    if (likely(e->seq == w->flushed || p2m_settled(w->p2m)) || MUTANT(shadow_fill_before_flush)) {
+        return true;
+    }
+    w->flush = true;
+    w->flushed = e->seq;
+    return false;
+}
+
 /* Asked for entries that lack a bit. */
 static void *walk_own(void *ctx, void *slot)
 {
@@ -320,12 +331,16 @@ static void *walk_own(void *ctx, void *slot)
         i++;
     }
     p2m_query(w->p2m, w->gfn[i], &e);
-    if (likely(e.writable)) {
-        return slot;
+    if (unlikely(!e.writable)) {
+        w->need = w->gfn[i];
+        w->access = P2M_WRITE | P2M_WALK;
+        return NULL;
     }
-    w->need = w->gfn[i];
-    w->access = P2M_WRITE | P2M_WALK;
-    return NULL;
+    /* It may stand elsewhere by now; who takes it from there next waits for the view's lock. */
+    if (env_frame_ptr(e.mfn) != w->page[i] && !MUTANT(shadow_walk_old_frame)) {
+        return NULL;
+    }
+    return may_write(w, &e) ? slot : NULL;
 }
 
 static uint32_t p2m_access(uint32_t access)
@@ -359,10 +374,7 @@ static enum hv_err fault_locked(struct shadow *s, struct shadow_cpu *cpu, struct
     }
     f->gpa = res.gpa;
     p2m_query(s->view.p2m, gpa_gfn(res.gpa), &e);
-    if (e.writable && e.seq != w->flushed && flush_is_due(p2m_flush_domain(s->view.p2m)) &&
-        !MUTANT(shadow_fill_before_flush)) {
-        w->flush = true;
-        w->flushed = e.seq;
+    if (e.writable && !may_write(w, &e)) {
         return HV_EBUSY;
     }
     if (unlikely(e.state == P2M_HOLE)) {
@@ -425,7 +437,9 @@ enum hv_err shadow_fault(struct view *v, struct shadow_cpu *cpu, struct shadow_f
             if (fast) {
                 return HV_EAGAIN;
             }
-            env_flush_guest(p2m_flush_domain(v->p2m));
+            if (p2m_settle(v->p2m)) {
+                env_flush_guest(p2m_flush_domain(v->p2m));
+            }
             flushed = w.flushed;
         }
         if (w.access != 0) {

@@ -69,7 +69,7 @@ enum hv_err shadow_load(struct view *v, struct shadow_cpu *cpu, const struct gue
 /* The frequent case of it: nothing but CR3 changes, and a four-level table is loaded already. False: not
  * now, or not a table that is known; shadow_load it then. */
 bool shadow_switch(struct view *v, struct shadow_cpu *cpu, uint64_t cr3, hpa_t *root);
-/* Let go of the tables in use: the vCPU is reset or gone. Not on the fast path. */
+/* Let go of the tables in use, before the view goes. Not on the fast path. */
 void shadow_unload(struct view *v, struct shadow_cpu *cpu);
 
 /* INVLPG of a canonical gva. The caller drops this vCPU's translations of it; all of them, if the vCPU is
@@ -88,7 +88,7 @@ struct shadow_fault {
 /*
  * A page fault of the guest.
  * HV_OK: a hidden fault, mapped: enter again (an event whose delivery was cut short is repeated).
- * HV_EFAULT: a true fault: the guest gets #PF with out->error and CR2 = gva.
+ * HV_EFAULT: a true fault: the guest gets #PF with f->error and CR2 = f->gva.
  * HV_ENOENT: nobody's RAM at f->gpa: a device access, emulate it (emul_mmio).
  * HV_EPERM: RAM at f->gpa that the guest may access so, but that cannot be mapped so (supervisor writes to
  * user pages with CR0.WP clear and CR4.SMAP set): emulate the instruction.

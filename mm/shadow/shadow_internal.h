@@ -93,7 +93,7 @@ struct shadow_region {
  * A removal looks through its chain, and a guest may map one page by as many entries as it likes: a chain of
  * so many full nodes is emptied before it grows (chain_make_room). What was in it comes back by faults.
  */
-#define CHAIN_NODES_MAX 340u
+#define CHAIN_NODES_MAX 64u
 #define NODE_SLOTS 3u
 struct chain_node {
     uint64_t slot[NODE_SLOTS]; /* filled from the front */

@@ -144,6 +144,10 @@ static enum hv_err break_copy(struct p2m *p, gfn_t gfn, mfn_t copy, uint32_t acc
             p2m_dropped(p, 1);
         }
     } else {
+        /* The frame is not mapped maybe, but readers by p2m_peek may stand on it. */
+        if (mfn_valid(old) && !MUTANT(unmapped_break_without_flush)) {
+            flush_batch_touch(&batch);
+        }
         if (!MUTANT(break_without_flush)) {
             flush_batch_commit(&batch);
         }
@@ -307,14 +311,21 @@ enum hv_err cow_promote(struct p2m *p, struct p2m_entry *e, uint64_t key)
 void cow_evict(struct p2m *p, gfn_t gfn, struct p2m_entry *e, enum p2m_state state, uint64_t place,
                struct flush_batch *b)
 {
+    bool shared = e->state == P2M_SHARED;
     mfn_t old = e->mfn;
 
     p2m_change(e, word_next(e->seq, state, MFN(place)));
     e->mfn = MFN_NONE;
     p->count.granted--;
-    p->count.consumed--;
     if (p->view != NULL) {
         p->view->ops->drop(p->view, gfn, 1, b);
     }
-    flush_batch_free_block(b, old, ORDER_4K);
+    if (shared) {
+        p->count.shared--;
+        p2m_let_go(p, 1);
+        flush_batch_touch(b); /* as in break_copy */
+    } else {
+        p->count.consumed--;
+        flush_batch_free_block(b, old, ORDER_4K);
+    }
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Contents of 4 KiB pages as numbers: XXH64 (the xxHash library's header, general registers only),
- * comparison, and the test for zero. Pure. Callers: the rest of mm/share.
+ * comparison, and the test for zero. Pure. Callers: the rest of mm/share, mm/reclaim (checksums), the shell.
  */
 #pragma once
 

@@ -27,7 +27,7 @@ static struct {
     unsigned users;
 } members[INDEX_MAX_MEMBERS];
 static unsigned nr_members;
-static struct rng rng;
+static struct rng rng; /* share_lock */
 
 /* p2ms that left and still have pages on shared frames; how many ever left. share_lock. */
 static uint64_t orphans, leaves;

@@ -32,6 +32,8 @@ HOST = {
     "no_epoch_at_entry": "tlb",
     "local_break_without_flush": "share",
     "break_without_flush": "share",
+    "unmapped_break_without_flush": "share",
+    "unmapped_balloon_without_flush": "p2m_balloon",
     "nominate_without_protect": "share",
     "merge_without_flush": "share",
     "promote_without_flush": "share",
@@ -63,6 +65,7 @@ HOST = {
     "shadow_no_join": "shadow",
     "shadow_no_dirty": "shadow",
     "shadow_fill_before_flush": "shadow",
+    "shadow_walk_old_frame": "shadow",
 }
 
 

@@ -590,6 +590,8 @@ static void shared_frames_are_left(void **state)
 {
     struct share_recount count;
     struct p2m_balloon_batch b;
+    struct flush_batch flush;
+    uint64_t epoch;
 
     (void)state;
     start(false);
@@ -607,6 +609,16 @@ static void shared_frames_are_left(void **state)
         assert_int_equal(p2m_unballoon(vms[i].p2m, GFN(513), ORDER_4K), HV_OK);
         vms[i].value[513] = 0;
     }
+    /* A page that no view maps may still be read without a lock (p2m_peek): that is waited for, too. */
+    flush_batch_init(&flush, p2m_flush_domain(vms[0].p2m));
+    vms[0].view->ops->drop(vms[0].view, GFN(600), 1, &flush);
+    flush_batch_commit(&flush);
+    epoch = p2m_flush_domain(vms[0].p2m)->epoch;
+    assert_int_equal(give_one(&vms[0], 600, ORDER_4K), HV_OK);
+    assert_true(p2m_flush_domain(vms[0].p2m)->epoch > epoch);
+    assert_int_equal(p2m_unballoon(vms[0].p2m, GFN(600), ORDER_4K), HV_OK);
+    vms[0].value[600] = 0;
+
     p2m_balloon_begin(&b, vms[0].p2m);
     assert_int_equal(p2m_balloon(&b, GFN(512), ORDER_2M), HV_OK);
     p2m_balloon_end(&b);

@@ -563,6 +563,33 @@ static void breaks_keep_the_others(void **state)
     quiet_stop();
 }
 
+/* Who reads without a lock what no view maps is waited for all the same, before the frame can go. */
+static void unmapped_breaks_flush(void **state)
+{
+    struct p2m *p;
+    struct flush_batch batch;
+    uint64_t epoch;
+    void *page;
+
+    (void)state;
+    quiet_start(1);
+    p = vms[0].p2m;
+    for (uint64_t gfn = HOLE; gfn < HOLE + 3; gfn++) {
+        write_pattern(0, gfn, 77);
+    }
+    scan_all(p);
+    flush_batch_init(&batch, p2m_flush_domain(p));
+    vms[0].view->ops->drop(vms[0].view, GFN(HOLE), 3, &batch);
+    flush_batch_commit(&batch);
+    epoch = p2m_flush_domain(p)->epoch;
+    assert_int_equal(p2m_get(p, GFN(HOLE), P2M_WRITE, &page), HV_OK);
+    assert_true(p2m_flush_domain(p)->epoch > epoch);
+    write_page(&vms[0], HOLE, page);
+    p2m_put(p, GFN(HOLE), page);
+    check_all();
+    quiet_stop();
+}
+
 /* A page that is written after each merge is left alone for a while, unless the operator insists. */
 static void restless_pages_are_left_alone(void **state)
 {
@@ -996,6 +1023,7 @@ int main(void)
         cmocka_unit_test(random_operations),
         cmocka_unit_test(one_scan_merges_everything),
         cmocka_unit_test(breaks_keep_the_others),
+        cmocka_unit_test(unmapped_breaks_flush),
         cmocka_unit_test(restless_pages_are_left_alone),
         cmocka_unit_test(born_shared),
         cmocka_unit_test(zero_frame_under_pressure),
