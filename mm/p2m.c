@@ -329,19 +329,10 @@ static bool wants_frame(const struct p2m_entry *e, uint32_t access)
     case P2M_SHARED:
         return (access & P2M_WRITE) && index_refs(e->mfn) > 1;
     case P2M_ZERO:
-    case P2M_BALLOONED:
         return (access & P2M_WRITE) != 0;
     default:
         return false;
     }
-}
-
-bool p2m_wants_frame(struct p2m *p, gfn_t gfn, uint32_t access)
-{
-    struct p2m_entry e;
-
-    p2m_query(p, gfn, &e);
-    return wants_frame(&e, access);
 }
 
 enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_entry *out)

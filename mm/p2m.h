@@ -75,8 +75,6 @@ void p2m_query(struct p2m *p, gfn_t gfn, struct p2m_entry *out);
  */
 bool p2m_settled(const struct p2m *p);
 bool p2m_settle(struct p2m *p);
-/* Would this access (P2M_*) take a frame now? A hint for queues; likewise. */
-bool p2m_wants_frame(struct p2m *p, gfn_t gfn, uint32_t access);
 /* Does the gfn still stand as it was described? A view asks under its own lock, before it fills. */
 static inline bool p2m_same(const struct p2m_entry *e)
 {

@@ -100,7 +100,7 @@ enum exit_action fault_slow(struct vcpu *v, struct vm_exit *exit)
 {
     struct view *view = v->vm->view;
 
-    if (unlikely(memwait_before(v, exit->mem.gpa.a, exit->mem.access))) {
+    if (unlikely(memwait_before(v, exit->mem.gpa.a))) {
         return ACT_LEAVE;
     }
     if ((exit->mem.access & P2M_WRITE) && !exit->mem.table_walk &&

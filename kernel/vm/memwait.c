@@ -219,11 +219,19 @@ bool memwait_nap(struct memwait_hope *hope)
     return true;
 }
 
-bool memwait_before(struct vcpu *v, uint64_t gpa, uint32_t access)
+static bool needs_frame(struct vcpu *v, uint64_t gpa)
+{
+    struct p2m_entry e;
+
+    p2m_query(v->vm->p2m, gpa_gfn(GPA(gpa)), &e);
+    return e.state != P2M_HOLE && !mfn_valid(e.mfn);
+}
+
+bool memwait_before(struct vcpu *v, uint64_t gpa)
 {
     bool must = reclaim_is_blocked(v->vm->p2m) || (!v->memory_wait.turn && is_anybody_in_line());
 
-    if (likely(!must) || !p2m_wants_frame(v->vm->p2m, gpa_gfn(GPA(gpa)), access)) {
+    if (likely(!must) || !needs_frame(v, gpa)) {
         return false;
     }
     memwait_or_stop(v, gpa);

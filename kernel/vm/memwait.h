@@ -19,9 +19,9 @@ struct vcpu;
 /* There is no frame for the guest page at gpa: wait, off the fast path, after which the guest tries again.
  * Without hope that memory becomes free its VM is stopped. */
 void memwait_or_stop(struct vcpu *v, uint64_t gpa);
-/* An access (P2M_*) that faults at gpa, off the fast path: if v has to wait before a frame may be taken for
- * it, it has waited, or was stopped, and the guest is to try again: true. */
-bool memwait_before(struct vcpu *v, uint64_t gpa, uint32_t access);
+/* A fault at gpa, off the fast path: if v has to wait before a frame may be taken for it, it has waited, or
+ * was stopped, and the guest is to try again: true. */
+bool memwait_before(struct vcpu *v, uint64_t gpa);
 /* v's fault was served: its turn is over. */
 void memwait_served(struct vcpu *v);
 

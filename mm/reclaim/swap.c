@@ -56,7 +56,7 @@ static gfn_t nth_page(const struct p2m *p, uint64_t n)
 /*
  * A private page of 4 KiB that nobody holds; one of a large page, by splitting that. Large pages that are in
  * use, or in the way of memory for their tables, stay. The last page on a shared frame; one of several, which
- * frees nothing by itself, only where there is nothing better.
+ * frees nothing by itself, only where there is nothing better, and only for a store.
  */
 static bool is_victim(struct p2m *p, gfn_t gfn, struct p2m_entry *e, bool any_shared)
 {
@@ -68,7 +68,7 @@ static bool is_victim(struct p2m *p, gfn_t gfn, struct p2m_entry *e, bool any_sh
         p2m_query(p, gfn, e);
     }
     if (e->state == P2M_SHARED) {
-        return any_shared || index_refs(e->mfn) == 1;
+        return index_refs(e->mfn) == 1 || (any_shared && swap_has_store());
     }
     return e->state == P2M_PRIVATE && e->writable && p2m_pin_record(e)->refs == 0;
 }

@@ -337,6 +337,12 @@ static bool try_keeping(struct swap_batch *b, struct leaving *l, const void *cop
     return keep(b, l, bytes, zip_place_filled(pattern), flush);
 }
 
+/* In the cache one of several pages on a frame would only cost. */
+static bool may_be_kept(const struct leaving *l)
+{
+    return l->e.state == P2M_PRIVATE || (l->e.state == P2M_SHARED && index_refs(l->e.mfn) == 1);
+}
+
 /* Frames that became free. */
 static uint64_t keep_some(struct swap_batch *b)
 {
@@ -348,7 +354,7 @@ static uint64_t keep_some(struct swap_batch *b)
         struct leaving *l = &b->page[i];
         void *copy = env_frame_ptr(b->copy[i]);
 
-        if (is_leaving(l) && l->e.state != P2M_COMPRESSED) {
+        if (is_leaving(l) && may_be_kept(l)) {
             env_copy_page(copy, env_frame_ptr(l->e.mfn));
             if (try_keeping(b, l, copy, &flush)) {
                 nr++;

@@ -23,7 +23,7 @@ static struct vcpu cpus[2];
 static char p2ms[2];
 static struct {
     bool blocked[2];
-    bool away, merged; /* the page has no frame; has one with others */
+    bool away; /* the page has no frame */
     unsigned blocks;
     void (*on_block)(void);
 } now;
@@ -50,11 +50,11 @@ uint64_t buddy_free_frames(void)
     return 100;
 }
 
-/* A page that is away, or a merged one, where only a write takes a frame. */
-bool p2m_wants_frame(struct p2m *p, gfn_t gfn, uint32_t access)
+void p2m_query(struct p2m *p, gfn_t gfn, struct p2m_entry *out)
 {
     (void)p, (void)gfn;
-    return now.away || (now.merged && (access & P2M_WRITE));
+    *out = (struct p2m_entry){.state = now.away ? P2M_SWAPPED : P2M_PRIVATE,
+                              .mfn = now.away ? MFN_NONE : MFN(5)};
 }
 
 void balance_wake(void)
@@ -104,11 +104,11 @@ static void begin(void)
 static void other_need_not_wait(void)
 {
     assert_true(memwait_pending());
-    assert_false(memwait_before(&cpus[1], 0x2000, P2M_WRITE));
+    assert_false(memwait_before(&cpus[1], 0x2000));
     assert_int_equal(now.blocks, 1);
     /* Once it waits for frames alone, it comes first. */
     now.blocked[0] = false;
-    assert_true(memwait_before(&cpus[1], 0x2000, P2M_WRITE));
+    assert_true(memwait_before(&cpus[1], 0x2000));
     assert_int_equal(now.blocks, 2);
 }
 
@@ -118,19 +118,16 @@ static void blocked_hold_up_nobody(void **state)
     begin();
     now.blocked[0] = true;
     now.on_block = other_need_not_wait;
-    assert_true(memwait_before(&cpus[0], 0x1000, P2M_WRITE));
+    assert_true(memwait_before(&cpus[0], 0x1000));
     assert_int_equal(now.blocks, 2);
     assert_false(memwait_pending());
 }
 
 static void other_waits_its_turn(void)
 {
-    assert_true(memwait_before(&cpus[1], 0x2000, P2M_WRITE));
+    assert_true(memwait_before(&cpus[1], 0x2000));
     now.away = false;
-    assert_false(memwait_before(&cpus[1], 0x2000, P2M_WRITE));
-    now.merged = true;
-    assert_false(memwait_before(&cpus[1], 0x2000, P2M_READ));
-    assert_true(memwait_before(&cpus[1], 0x2000, P2M_WRITE));
+    assert_false(memwait_before(&cpus[1], 0x2000));
     now.away = true;
     /* Both were told that it is their turn. */
     memwait_serve();
@@ -143,8 +140,8 @@ static void in_order(void **state)
     begin();
     now.on_block = other_waits_its_turn;
     memwait_or_stop(&cpus[0], 0x1000);
-    assert_int_equal(now.blocks, 3);
-    assert_false(memwait_before(&cpus[0], 0x1000, P2M_WRITE));
+    assert_int_equal(now.blocks, 2);
+    assert_false(memwait_before(&cpus[0], 0x1000));
     memwait_served(&cpus[0]);
     assert_int_equal(fake.stops, 0);
 }

@@ -205,9 +205,9 @@ void memwait_or_stop(struct vcpu *v, uint64_t gpa)
     fail_msg("no memory");
 }
 
-bool memwait_before(struct vcpu *v, uint64_t gpa, uint32_t access)
+bool memwait_before(struct vcpu *v, uint64_t gpa)
 {
-    (void)v, (void)gpa, (void)access;
+    (void)v, (void)gpa;
     return false;
 }
 
