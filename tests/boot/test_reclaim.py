@@ -120,8 +120,8 @@ def test_thrash_zoo(on):
                       "cmdline": '"name=%s %s seed=3 end=halt script=%s"' %
                                  (name, options, re.sub(r"\s*;\s*", ";", script).replace(" ", "_"))}
     vms = [zoo("boots", "fill half; touch 30M random 400s", "wipe=yes"),
-           zoo("swing", "fill half; " + swing * 20),
-           zoo("swong", "fill half; sleep 8s; " + swing * 20),
+           zoo("swing", "fill half; " + swing * 9),
+           zoo("swong", "fill half; sleep 8s; " + swing * 9),
            zoo("plain", "fill half; touch 40M random 400s", "balloon=no")]
     dead = ("dead", {"memory": "64M", "min": "12M", "kernel": "balloon.elf", "output": "log",
                      "cmdline": "name=dead mb=48 deaf pause=1000000 rounds=0"})
