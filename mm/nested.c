@@ -117,35 +117,28 @@ static enum hv_err fill_tables(struct nested *n, gfn_t gfn, const struct p2m_ent
 
 static enum hv_err fault_slow(struct nested *n, gfn_t gfn, uint32_t access)
 {
-    uint64_t flushed = 0; /* the word that a flush was done for */
+    struct flush_batch batch;
+    struct p2m_entry e;
+    enum hv_err err = p2m_populate(n->view.p2m, gfn, access, &e);
 
-    for (;;) {
-        struct flush_batch batch;
-        struct p2m_entry e;
-        enum hv_err err = p2m_populate(n->view.p2m, gfn, access, &e);
-
-        if (err != HV_OK) {
-            return err;
-        }
-        if (e.writable && e.seq != flushed && !MUTANT(fill_before_flush) &&
-            p2m_settle(n->view.p2m)) {
-            env_flush_guest(p2m_flush_domain(n->view.p2m));
-            flushed = e.seq;
-            continue;
-        }
-        flush_batch_init(&batch, p2m_flush_domain(n->view.p2m));
-        spin_lock(&n->lock);
-        /* If the p2m changed meanwhile, the guest's next access faults and asks again. */
-        if (p2m_same(&e) || MUTANT(fill_without_recheck)) {
-            err = fill_slot(n, gfn, &e);
-            if (err == HV_EAGAIN) {
-                err = fill_tables(n, gfn, &e, &batch);
-            }
-        }
-        spin_unlock(&n->lock);
-        flush_batch_commit(&batch);
+    if (err != HV_OK) {
         return err;
     }
+    if (e.writable && !MUTANT(fill_before_flush)) {
+        p2m_settle(n->view.p2m);
+    }
+    flush_batch_init(&batch, p2m_flush_domain(n->view.p2m));
+    spin_lock(&n->lock);
+    /* If the p2m changed meanwhile, the guest's next access faults and asks again. */
+    if (p2m_same(&e) || MUTANT(fill_without_recheck)) {
+        err = fill_slot(n, gfn, &e);
+        if (err == HV_EAGAIN) {
+            err = fill_tables(n, gfn, &e, &batch);
+        }
+    }
+    spin_unlock(&n->lock);
+    flush_batch_commit(&batch);
+    return err;
 }
 
 static enum hv_err nested_fault(struct view *v, gpa_t gpa, uint32_t access)

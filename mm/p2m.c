@@ -386,11 +386,13 @@ bool p2m_settled(const struct p2m *p)
     return __atomic_load_n(&p->lock.locked, __ATOMIC_ACQUIRE) == 0 && !flush_is_due(&p->domain);
 }
 
-bool p2m_settle(struct p2m *p)
+void p2m_settle(struct p2m *p)
 {
     spin_lock(&p->lock);
     spin_unlock(&p->lock);
-    return flush_is_due(&p->domain);
+    if (flush_is_due(&p->domain)) {
+        env_flush_guest(&p->domain);
+    }
 }
 
 struct frame *p2m_pin_record(const struct p2m_entry *e)

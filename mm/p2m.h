@@ -70,11 +70,11 @@ void p2m_query(struct p2m *p, gfn_t gfn, struct p2m_entry *out);
 /*
  * A page that is about to be mapped for writing may have a new frame, while others still read its old one:
  * somebody has not yet taken those translations away, or not yet flushed. p2m_settled: surely not so (any
- * context). p2m_settle: waits for the former and says whether to flush (env_flush_guest), after which the
- * page may be mapped as long as its word stays; no view's lock held, not on the fast path.
+ * context). p2m_settle: waits for the former and sees to the latter, after which the page may be mapped as
+ * long as its word stays; no lock held, not on the fast path.
  */
 bool p2m_settled(const struct p2m *p);
-bool p2m_settle(struct p2m *p);
+void p2m_settle(struct p2m *p);
 /* Does the gfn still stand as it was described? A view asks under its own lock, before it fills. */
 static inline bool p2m_same(const struct p2m_entry *e)
 {

@@ -279,8 +279,8 @@ static void change_over(struct p2m *p, gfn_t first, uint64_t *parent, uint64_t *
             flush_batch_free_block(b, word_mfn(seen[i]), ORDER_4K);
         }
     }
-    flush_batch_touch(
-        b); /* nothing of it was mapped maybe, but readers by p2m_peek may stand there */
+    /* Nothing of it was mapped maybe, but readers by p2m_peek may stand there. */
+    flush_batch_touch(b);
 }
 
 static enum hv_err join(struct p2m *p, gfn_t first, unsigned max_shared, mfn_t block,

@@ -32,8 +32,8 @@
 
 struct leaving {
     gfn_t gfn;
-    struct p2m_entry
-        e;         /* nominated, shared or compressed; once that changes it has left the batch */
+    /* Nominated, shared or compressed; once that changes, the page has left the batch. */
+    struct p2m_entry e;
     uint64_t slot; /* SLOT_NONE: it has none */
     uint64_t hash;
     enum hv_err result; /* of the write */

@@ -457,8 +457,8 @@ enum hv_err swap_overwrite(struct p2m *p, gfn_t gfn, enum hv_err (*fill)(void *a
     }
     err = fill(arg, env_frame_ptr(mfn));
     if (err == HV_OK) {
-        if (p2m_settle(p) && !MUTANT(overwrite_before_flush)) {
-            env_flush_guest(&p->domain);
+        if (!MUTANT(overwrite_before_flush)) {
+            p2m_settle(p);
         }
         spin_lock(&p->lock);
         err = p2m_same(&e) ? HV_OK : HV_EBUSY;

@@ -437,9 +437,7 @@ enum hv_err shadow_fault(struct view *v, struct shadow_cpu *cpu, struct shadow_f
             if (fast) {
                 return HV_EAGAIN;
             }
-            if (p2m_settle(v->p2m)) {
-                env_flush_guest(p2m_flush_domain(v->p2m));
-            }
+            p2m_settle(v->p2m);
             flushed = w.flushed;
         }
         if (w.access != 0) {
