@@ -2,6 +2,7 @@
 """Debian packages whose kernels and programs run in guests: downloaded and unpacked once, under
 BUILD/guests/debian, and installed nowhere. A test that needs one which cannot be had is skipped."""
 
+import contextlib
 import fcntl
 import glob
 import gzip
@@ -30,12 +31,19 @@ def _run(argv, what):
     return done.stdout
 
 
-def package(name):
-    """The directory into which the package is unpacked."""
-    tree = os.path.join(DIR, name)
+@contextlib.contextmanager
+def _alone(name):
+    """One test at a time makes it; the others wait and find it made."""
     os.makedirs(DIR, exist_ok=True)
     with open(os.path.join(DIR, name + ".lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def package(name):
+    """The directory into which the package is unpacked."""
+    tree = os.path.join(DIR, name)
+    with _alone(name):
         if not os.path.isdir(tree):
             _run(["apt-get", "download", "-qq", name], "cannot download Debian's " + name)
             deb = glob.glob(os.path.join(DIR, name + "_*.deb"))[0]
@@ -86,9 +94,14 @@ def _libraries(program, trees):
 def stress_ng():
     """A compressed archive that adds stress-ng to the Linux guest's initramfs: /bin/stress-ng."""
     path = os.path.join(DIR, "stress-ng.cpio.gz")
-    if os.path.exists(path):
-        with open(path, "rb") as f:
-            return f.read()
+    with _alone("stress-ng.cpio"):
+        if not os.path.exists(path):
+            _make_stress_ng(path)
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def _make_stress_ng(path):
     trees = [package(name) for name in STRESS_NG]
     program = shutil.which("readelf") and os.path.join(trees[0], "usr/bin/stress-ng")
     if not program:
@@ -101,11 +114,9 @@ def stress_ng():
             for name, source in sorted(_libraries(program, trees).items())]:
         with open(source, "rb") as f:
             archive.file(name, f.read(), 0o755)
-    data = gzip.compress(archive.bytes(), mtime=0)
     with open(path + ".new", "wb") as f:
-        f.write(data)
+        f.write(gzip.compress(archive.bytes(), mtime=0))
     os.rename(path + ".new", path)
-    return data
 
 
 def script(name, text):

@@ -77,7 +77,7 @@ HALF = {"mem": "192M", "memory": 128, "load": 60, "balloon": 40, "filler": 70, "
 
 
 @runs_on(svm={"limit": 600, "mem": "384M", "memory": 256, "load": 150, "balloon": 100, "filler": 165},
-         vmx={"limit": 1200, **HALF}, shadow_svm={"limit": 600, **HALF})
+         vmx={"limit": 1200, **HALF}, shadow_svm={"limit": 600, **HALF}, shadow_vmx={"limit": 1200, **HALF})
 def test_balloon_stock_linux(on):
     """Debian's unmodified module, loaded by its own alias, inflates by 100 MiB of 256; another VM gets the
     frames; both sides' numbers agree; it gives all back. Removal, re-insertion and a reboot in
@@ -167,7 +167,8 @@ def _kept(m, name, rounds):
 
 @runs_on(svm={"mem": "256M", "limit": 300, "mb": 48}, vmx={"mem": "192M", "limit": 400, "mb": 32},
          svm_bochs={"mem": "192M", "limit": 400, "mb": 32, "long": True},
-         shadow_svm={"mem": "256M", "limit": 300, "mb": 48, "long": True})
+         shadow_svm={"mem": "256M", "limit": 300, "mb": 48, "long": True},
+         shadow_vmx={"mem": "192M", "limit": 400, "mb": 32, "long": True})
 def test_balloon_small(on):
     """Three of our own guests give up half of their memory by single, batched and 2 MiB commands, get
     it back, touch what they gave up, and check every page all the while. A driver that falls silent
@@ -218,7 +219,9 @@ def test_balloon_small(on):
 
 @runs_on(svm={"smp": 2, "mem": "256M", "limit": 300, "flood": 20000},
          vmx={"smp": 2, "mem": "192M", "limit": 500, "flood": 3000, "long": True},
-         svm_bochs={"mem": "192M", "limit": 500, "flood": 3000, "long": True})
+         svm_bochs={"mem": "192M", "limit": 500, "flood": 3000, "long": True},
+         shadow_svm={"smp": 2, "mem": "256M", "limit": 300, "flood": 20000, "long": True},
+         shadow_vmx={"smp": 2, "mem": "192M", "limit": 500, "flood": 3000, "long": True})
 def test_balloon_hostile(on):
     """Guests that lie to their balloon get the statuses that say so, leak nothing and disturb nobody."""
     bad = [("bad%d" % n, {"memory": "25M", "vcpus": n, "kernel": "badballoon.elf", "output": "log",

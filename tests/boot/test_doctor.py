@@ -79,7 +79,9 @@ HOSTILE = ("cr", "crkill", "msrs", "vmrun", "wild", "apic", "idt", "triple")
 
 
 @runs_on(svm={"mem": "512M", "limit": 300, "long": True},
-         vmx={"mem": "512M", "limit": 600, "long": True})
+         vmx={"mem": "512M", "limit": 600, "long": True},
+         shadow_svm={"mem": "512M", "limit": 300, "long": True},
+         shadow_vmx={"mem": "512M", "limit": 600, "long": True})
 def test_doctor_hostile(on, debug_kernel):  # pylint: disable=unused-argument,redefined-outer-name
     """Whatever a guest writes into its registers, the doctor has no reason to complain."""
     vms = [("bad-" + mode, {"memory": "16M", "kernel": "badguest.elf", "output": "log",

@@ -70,7 +70,9 @@ def test_kick(on):
         m.poweroff()
 
 
-@runs_on(svm={"limit": 300, "rounds": 40}, vmx={"limit": 300, "rounds": 6, "long": True})
+@runs_on(svm={"limit": 300, "rounds": 40}, vmx={"limit": 300, "rounds": 6, "long": True},
+         shadow_svm={"limit": 300, "rounds": 40, "long": True},
+         shadow_vmx={"limit": 300, "rounds": 6, "long": True})
 def test_drop_storm(on):
     """A guest checks its memory while its translations are dropped as fast as the shell can type."""
     vms = [(name, {"memory": "64M", "kernel": "memtouch.elf", "largepages": large,

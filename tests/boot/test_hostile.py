@@ -19,7 +19,9 @@ EDGES = {
 }
 
 
-@runs_on(svm={"smp": 2, "mem": "1G", "limit": 240}, vmx={"smp": 2, "mem": "512M", "limit": 600, "long": True})
+@runs_on(svm={"smp": 2, "mem": "1G", "limit": 240}, vmx={"smp": 2, "mem": "512M", "limit": 600, "long": True},
+         shadow_svm={"smp": 2, "mem": "1G", "limit": 240, "long": True},
+         shadow_vmx={"smp": 2, "mem": "512M", "limit": 600, "long": True})
 def test_bad_edges(on):
     """At the edges of RAM and with code that changes itself: what a guest did wrong is its own."""
     vms = [("bad-" + k, {"memory": "16M", "vcpus": vcpus, "kernel": "badguest.elf",
@@ -40,7 +42,8 @@ def test_bad_edges(on):
         m.poweroff()
 
 
-@runs_on(svm={"mem": "512M"}, vmx={"mem": "256M", "limit": 300, "long": True})
+@runs_on(svm={"mem": "512M"}, vmx={"mem": "256M", "limit": 300, "long": True},
+         shadow_svm={"mem": "512M", "long": True}, shadow_vmx={"mem": "256M", "limit": 300, "long": True})
 def test_stop_while_paused(on):
     """A paused VM, and one whose vCPUs have hardly begun, can be reset and destroyed."""
     vms = [("p", {"memory": "16M", "vcpus": 2, "kernel": "badguest.elf",
@@ -60,7 +63,9 @@ def test_stop_while_paused(on):
         m.poweroff()
 
 
-@runs_on(svm={"smp": 2, "mem": "512M"}, vmx={"smp": 2, "mem": "256M", "limit": 400, "long": True})
+@runs_on(svm={"smp": 2, "mem": "512M"}, vmx={"smp": 2, "mem": "256M", "limit": 400, "long": True},
+         shadow_svm={"smp": 2, "mem": "512M", "long": True},
+         shadow_vmx={"smp": 2, "mem": "256M", "limit": 400, "long": True})
 def test_reset_loop(on):
     """Guests that reset for ever replace their memory under the eyes of every command."""
     vms = [("r%d" % i, {"memory": "16M", "kernel": "badguest.elf", "on_reset": "restart",

@@ -49,7 +49,8 @@ def test_linux_one(on):
         m.poweroff()
 
 
-@runs_on(svm={"limit": 300}, vmx={"limit": 700, "long": True})
+@runs_on(svm={"limit": 300}, vmx={"limit": 700, "long": True},
+         shadow_svm={"limit": 300, "long": True}, shadow_vmx={"limit": 900, "long": True})
 def test_linux_again(on):
     """A VM that powered itself off starts again, and a reboot stops it, as `on_reset` is by default."""
     with on.machine(modules=_modules(conf(linux_vm("one"), seed=7))) as m:
@@ -74,7 +75,9 @@ def test_linux_again(on):
         m.poweroff()
 
 
-@runs_on(svm={"smp": 2, "mem": "2G", "limit": 500}, vmx={"smp": 1, "mem": "1G", "limit": 900, "long": True})
+@runs_on(svm={"smp": 2, "mem": "2G", "limit": 500}, vmx={"smp": 1, "mem": "1G", "limit": 900, "long": True},
+         shadow_svm={"smp": 2, "mem": "2G", "limit": 500, "long": True},
+         shadow_vmx={"smp": 1, "mem": "1G", "limit": 900, "long": True})
 def test_linux_three(on):
     names = ("a", "b", "c")
     text = conf(*[linux_vm(n) for n in names], seed=3)
@@ -98,7 +101,9 @@ def test_linux_three(on):
 
 
 @runs_on(svm={"smp": 2, "mem": "2G", "limit": 400},
-         vmx={"smp": 2, "mem": "1G", "limit": 700, "long": True})
+         vmx={"smp": 2, "mem": "1G", "limit": 700, "long": True},
+         shadow_svm={"smp": 2, "mem": "2G", "limit": 400, "long": True},
+         shadow_vmx={"smp": 2, "mem": "1G", "limit": 900, "long": True})
 def test_linux_pause(on):
     """A paused guest stands still, a resumed one goes on, and its neighbour never notices."""
     text = conf(linux_vm("p"), linux_vm("q"), seed=5)

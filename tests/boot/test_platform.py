@@ -62,7 +62,8 @@ echo load: done
 @runs_on(svm={"smp": 1, "limit": 600, "scale": 4, "long": True},
          svm_bochs={"smp": 2, "limit": 900, "scale": 1, "long": True},
          vmx={"smp": 2, "limit": 900, "scale": 1, "long": True},
-         shadow_svm={"mmu": "software", "smp": 2, "limit": 900, "scale": 2, "long": True})
+         shadow_svm={"mmu": "software", "smp": 2, "limit": 900, "scale": 2, "long": True},
+         shadow_vmx={"smp": 2, "limit": 900, "scale": 1, "long": True})
 def test_linux_smp4(on):
     """Four processors of a guest on two of ours under load: a fixed number of operations ends, which a
     lost wake-up would prevent, and the kernel finds no processor stuck. (With nested paging QEMU has one
@@ -91,7 +92,8 @@ def test_linux_smp4(on):
 
 @runs_on(svm={"limit": 300, "smp": 2, "long": True},
          vmx={"limit": 1200, "smp": 1, "long": True},
-         shadow_svm={"mmu": "software", "limit": 300, "smp": 2, "long": True})
+         shadow_svm={"mmu": "software", "limit": 300, "smp": 2, "long": True},
+         shadow_vmx={"limit": 1200, "smp": 1, "long": True})
 def test_linux_generic(on):
     """Debian's usual kernel, with everything that it probes for."""
     text = conf(linux_vm("g", vcpus=2, cmdline='"console=ttyS0 name=g"'), seed=6)
@@ -114,7 +116,7 @@ def _legacy(on, words, check, kernel=None, vcpus=1, off=True):
 
 
 @runs_on(svm={"limit": 300, "long": True}, vmx={"limit": 1200, "long": True},
-         shadow_svm={"limit": 300, "long": True})
+         shadow_svm={"limit": 300, "long": True}, shadow_vmx={"limit": 1200, "long": True})
 def test_linux_acpi_off(on):
     """No ACPI: Debian's usual kernel finds both processors in the MP tables."""
     _legacy(on, "acpi=off", "[ $(nproc) = 2 ] && grep -q IO-APIC.*ttyS0 /proc/interrupts",
@@ -122,14 +124,15 @@ def test_linux_acpi_off(on):
 
 
 @runs_on(svm={"limit": 300, "long": True}, vmx={"limit": 900, "long": True},
-         shadow_svm={"mmu": "software", "limit": 300, "long": True})
+         shadow_svm={"mmu": "software", "limit": 300, "long": True},
+         shadow_vmx={"limit": 900, "long": True})
 def test_linux_nolapic(on):
     """No local APIC: the 8259s and the 8254 alone."""
     _legacy(on, "nolapic", "grep -q XT-PIC.*timer /proc/interrupts")
 
 
 @runs_on(svm={"limit": 300, "long": True}, vmx={"limit": 900, "long": True},
-         shadow_svm={"limit": 300, "long": True})
+         shadow_svm={"limit": 300, "long": True}, shadow_vmx={"limit": 900, "long": True})
 def test_linux_noapic(on):
     """No IOAPIC: the 8259s behind the local APIC's LINT0."""
     _legacy(on, "noapic", "grep -q XT-PIC.*ttyS0 /proc/interrupts")
@@ -143,7 +146,8 @@ def _used(m, vm, number):
 
 @runs_on(svm={"smp": 2, "limit": 300, "long": True},
          vmx={"smp": 2, "limit": 1500, "long": True},
-         shadow_svm={"smp": 2, "limit": 300, "long": True})
+         shadow_svm={"smp": 2, "limit": 300, "long": True},
+         shadow_vmx={"smp": 2, "limit": 1500, "long": True})
 def test_linux_hotplug_cpu(on):
     """Processors go offline and come back from inside Linux; offline and halted ones cost nothing."""
     text = conf(linux_vm("h", vcpus=4), seed=9)
@@ -173,7 +177,8 @@ def test_linux_hotplug_cpu(on):
 
 @runs_on(svm={"limit": 900, "memory": "64M", "long": True},
          vmx={"limit": 900, "memory": "8M", "long": True},
-         shadow_svm={"limit": 900, "memory": "16M", "long": True})
+         shadow_svm={"limit": 900, "memory": "16M", "long": True},
+         shadow_vmx={"limit": 900, "memory": "8M", "long": True})
 def test_memtest86(on):
     """Debian's memtest86+ runs a whole pass over the VM's memory."""
     vm = ("m", {"memory": on["memory"], "vcpus": 1, "kernel": "memtest",
@@ -207,7 +212,8 @@ def _flat(image):
 
 
 @runs_on(svm={"smp": 2, "limit": 200}, vmx={"limit": 400, "long": True},
-         shadow_svm={"mmu": "software", "smp": 2, "limit": 200, "long": True})
+         shadow_svm={"mmu": "software", "smp": 2, "limit": 200, "long": True},
+         shadow_vmx={"limit": 400, "long": True})
 def test_multiboot_kernels(on):
     """One guest by every protocol, and Debian's GNU Mach as far as it goes without a file system."""
     hello = guest_elf("hello")
@@ -260,7 +266,7 @@ def test_xen_dom0(on):
 
 
 @runs_on(svm={"limit": 600, "long": True}, vmx={"limit": 2400, "long": True},
-         shadow_svm={"limit": 600, "long": True})
+         shadow_svm={"limit": 600, "long": True}, shadow_vmx={"limit": 2400, "long": True})
 def test_debian_installer_kernel(on):
     """The installer's own kernel and initrd reach its first screen on the serial console (with less than 737 MiB for
     Linux, that one is about the lack of memory)."""

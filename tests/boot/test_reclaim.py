@@ -37,7 +37,9 @@ def _says(m, pattern, timeout):
         time.sleep(0.5)
 
 
-@runs_on(svm={"mem": "256M", "limit": 300, "mb": 28}, vmx={"mem": "256M", "limit": 400, "mb": 28, "long": True})
+@runs_on(svm={"mem": "256M", "limit": 300, "mb": 28}, vmx={"mem": "256M", "limit": 400, "mb": 28, "long": True},
+         shadow_svm={"mem": "256M", "limit": 300, "mb": 28, "long": True},
+         shadow_vmx={"mem": "256M", "limit": 400, "mb": 28, "long": True})
 def test_states_walk(on):
     """VMs that come, one by one, drive the host through all states, and back as they go. Nothing can be
     taken from them, so the last one waits in *low*, until memory is there again."""

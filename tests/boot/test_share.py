@@ -76,7 +76,9 @@ def _storm(m, names, megabytes):
 
 
 @runs_on(svm={"smp": 2, "mem": "1280M", "limit": 900, "vms": 10, "memory": "96M", "storm": 16, "long": True},
-         vmx={"smp": 1, "mem": "640M", "limit": 1500, "vms": 4, "memory": "96M", "storm": 4, "long": True})
+         vmx={"smp": 1, "mem": "640M", "limit": 1500, "vms": 4, "memory": "96M", "storm": 4, "long": True},
+         shadow_svm={"smp": 2, "mem": "640M", "limit": 900, "vms": 4, "memory": "96M", "storm": 16, "long": True},
+         shadow_vmx={"smp": 1, "mem": "384M", "limit": 1500, "vms": 2, "memory": "96M", "storm": 4, "long": True})
 def test_share_linux_ten(on):
     """Guests of one salt after one scan: at least 80 % of what an independent count of machine
     memory finds removable, and with ten of them at least 55 % of what they were granted."""
@@ -91,7 +93,7 @@ def test_share_linux_ten(on):
         granted = 256 * float(re.search(r"^\(all\) +\S+ +(\S+)", before, re.M).group(1))
         if has_dump:
             path = os.path.join(m.dir, m.name + ".mem")
-            dump.take(m, path, 1280)
+            dump.take(m, path, int(on["mem"].rstrip("M")))
             count = dump.Count(path, *dump.frame_table(before))
             os.remove(path)
         _scan_all(m, names)
@@ -115,7 +117,9 @@ def test_share_linux_ten(on):
         m.poweroff()
 
 
-@runs_on(svm={"smp": 2, "mem": "768M", "limit": 600}, vmx={"mem": "640M", "limit": 1200, "long": True})
+@runs_on(svm={"smp": 2, "mem": "768M", "limit": 600}, vmx={"mem": "640M", "limit": 1200, "long": True},
+         shadow_svm={"smp": 2, "mem": "768M", "limit": 600, "long": True},
+         shadow_vmx={"mem": "640M", "limit": 1200, "long": True})
 def test_share_salted(on):
     """Without a common salt VMs share nothing but the zero frame; within itself each one shares."""
     names = ("a", "b", "c")
@@ -148,7 +152,8 @@ def test_share_salted(on):
         m.poweroff()
 
 
-@runs_on(svm={"mem": "512M"}, vmx={"mem": "512M", "limit": 300})
+@runs_on(svm={"mem": "512M"}, vmx={"mem": "512M", "limit": 300}, shadow_svm={"mem": "512M", "long": True},
+         shadow_vmx={"mem": "512M", "limit": 300, "long": True})
 def test_share_born(on):
     """Guests of one salt stand on common frames for what was loaded from one module; others do not.
     They end at once, so that what they stand on can be looked at."""
@@ -181,7 +186,8 @@ def _share_guests(names, memory, mb, **keys):
 
 @runs_on(svm={"smp": 2, "mem": "512M", "limit": 300, "rounds": 24},
          vmx={"smp": 2, "mem": "256M", "limit": 900, "rounds": 3, "long": True},
-         shadow_svm={"mmu": "software", "smp": 2, "mem": "512M", "limit": 400, "rounds": 24, "long": True})
+         shadow_svm={"mmu": "software", "smp": 2, "mem": "512M", "limit": 400, "rounds": 24, "long": True},
+         shadow_vmx={"smp": 2, "mem": "256M", "limit": 900, "rounds": 3, "long": True})
 def test_share_break(on):
     """Guests with several vCPUs write to all shared pages at once, round after round, while they are
     merged again."""
@@ -211,7 +217,8 @@ def test_share_break(on):
 
 @runs_on(svm={"smp": 2, "mem": "92M", "limit": 300, "rounds": 8},
          vmx={"smp": 1, "mem": "92M", "limit": 900, "rounds": 6, "long": True},
-         shadow_svm={"smp": 2, "mem": "92M", "limit": 400, "rounds": 8, "long": True})
+         shadow_svm={"smp": 2, "mem": "92M", "limit": 400, "rounds": 8, "long": True},
+         shadow_vmx={"smp": 1, "mem": "92M", "limit": 900, "rounds": 6, "long": True})
 def test_share_storm(on):
     """Two guests fit into the machine only while they share, and write to all their pages at once, again
     and again: they wait, in turn, for what sharing frees, and go on; so does a guest that needs
@@ -256,6 +263,10 @@ def _round(m, name, least):
 
 @runs_on(svm={"smp": 2, "mem": "512M", "limit": 500, "vms": 3, "memory": "80M", "mb": 64, "hog": 226},
          vmx={"smp": 1, "mem": "256M", "limit": 900, "vms": 2, "memory": "48M", "mb": 32, "hog": 150,
+              "long": True},
+         shadow_svm={"smp": 2, "mem": "512M", "limit": 500, "vms": 3, "memory": "80M", "mb": 64, "hog": 226,
+              "long": True},
+         shadow_vmx={"smp": 1, "mem": "256M", "limit": 900, "vms": 2, "memory": "48M", "mb": 32, "hog": 150,
               "long": True})
 def test_largepage_break(on):
     """On 2 MiB pages nothing is shared but the shareable part is known; short memory breaks them and

@@ -9,7 +9,9 @@ from machine import conf, guest_elf, linux_modules, linux_vm
 from platforms import runs_on
 
 
-@runs_on(svm={"smp": 2, "mem": "2G", "limit": 240}, vmx={"smp": 2, "mem": "1G", "limit": 400, "long": True})
+@runs_on(svm={"smp": 2, "mem": "2G", "limit": 240}, vmx={"smp": 2, "mem": "1G", "limit": 400, "long": True},
+         shadow_svm={"smp": 2, "mem": "2G", "limit": 240, "long": True},
+         shadow_vmx={"smp": 2, "mem": "1G", "limit": 400, "long": True})
 def test_hundred_small_guests(on):
     vms = [("g%d" % i, {"memory": "8M", "kernel": "hello.elf", "output": "log",
                         "cmdline": "name=g%d end=exit" % i}) for i in range(100)]
@@ -51,7 +53,7 @@ def _smp(on, smp):
 
 @runs_on(svm={"options": " limits=off", "checks": 22},
          vmx=[{"cpu": "corei5_lynnfield_750"}, {"cpu": "corei7_skylake_x", "long": True}],
-         shadow_svm={"options": " limits=off", "checks": 22})
+         shadow_svm={"options": " limits=off", "checks": 22}, shadow_vmx={"long": True})
 def test_real_mode(on):
     """A guest's second processor in real mode: by the processor, or by the emulator (Lynnfield)."""
     vm = ("r", {"memory": "16M", "vcpus": 2, "kernel": "realmode.elf", "output": "log",
@@ -79,7 +81,7 @@ def test_task_switch(on):
         m.poweroff()
 
 
-@runs_on(svm={"smp": 2}, vmx={"smp": 2}, shadow_svm={"smp": 2, "long": True})
+@runs_on(svm={"smp": 2}, vmx={"smp": 2}, shadow_svm={"smp": 2, "long": True}, shadow_vmx={"smp": 2, "long": True})
 def test_guest_smp(on):
     """A guest with four processors of its own on two of ours."""
     vm = ("s", {"memory": "16M", "vcpus": 4, "kernel": "smp.elf", "output": "log",
@@ -148,7 +150,7 @@ def test_guest_resets(on):
         m.poweroff()
 
 
-@runs_on(svm={}, vmx={"long": True}, shadow_svm={"long": True})
+@runs_on(svm={}, vmx={"long": True}, shadow_svm={"long": True}, shadow_vmx={"long": True})
 def test_guest_timer(on):
     vm = ("t", {"memory": "16M", "kernel": "timer.elf", "output": "log",
                 "cmdline": "name=t end=exit"})
@@ -177,7 +179,8 @@ ENDLESS = ("cli", "clihlt")
 
 @runs_on(svm={"smp": 2, "mem": "2G", "limit": 400},
          vmx={"smp": 2, "mem": "1G", "limit": 700, "long": True},
-         shadow_svm={"smp": 2, "mem": "2G", "limit": 400, "long": True})
+         shadow_svm={"smp": 2, "mem": "2G", "limit": 400, "long": True},
+         shadow_vmx={"smp": 2, "mem": "1G", "limit": 700, "long": True})
 def test_bad_guests(on):
     """Each way of misbehaving ends as it should; Linux, the shell and the other guests go on."""
     vms = [("bad-" + k, {"memory": "16M", "kernel": "badguest.elf", "output": "log",
@@ -206,7 +209,9 @@ def test_bad_guests(on):
 
 
 @runs_on(svm={"smp": 2, "mem": "512M", "limit": 400, "vms": 200},
-         vmx={"smp": 2, "mem": "512M", "limit": 300, "vms": 40, "long": True})
+         vmx={"smp": 2, "mem": "512M", "limit": 300, "vms": 40, "long": True},
+         shadow_svm={"smp": 2, "mem": "512M", "limit": 400, "vms": 200, "long": True},
+         shadow_vmx={"smp": 2, "mem": "512M", "limit": 300, "vms": 40, "long": True})
 def test_destroy_leaks_nothing(on):
     """Many VMs created and destroyed, running ones among them; the audit finds every frame."""
     vms = [("d%d" % i, {"memory": "32M", "kernel": "memtouch.elf", "start": "manual",

@@ -67,6 +67,7 @@ TWO_TO_ONE = {
             {"id": "ide", "kind": "ide", "machine": "pc", "mem": "64M", "limit": 240, "long": True}],
     "vmx": {"kind": "bochs", "mem": "32M", "limit": 600, "long": True, "emulated": True},
     "shadow_svm": {"kind": "virtio", "smp": 2, "mem": "40M", "limit": 400, "long": True},
+    "shadow_vmx": {"kind": "bochs", "mem": "32M", "limit": 600, "long": True, "emulated": True},
 }
 
 
@@ -93,7 +94,9 @@ def test_swap_two_to_one(on):
 
 
 @runs_on(svm={"kind": "virtio", "mem": "128M"},
-         vmx={"kind": "bochs", "mem": "64M", "long": True, "emulated": True})
+         vmx={"kind": "bochs", "mem": "64M", "long": True, "emulated": True},
+         shadow_svm={"kind": "virtio", "mem": "128M", "long": True},
+         shadow_vmx={"kind": "bochs", "mem": "64M", "long": True, "emulated": True})
 def test_swap_overwritten(on):
     """Pages that string instructions write as a whole are not read from the disk first; what they write
     in part, or move onto itself, is."""

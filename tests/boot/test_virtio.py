@@ -48,7 +48,8 @@ def _overhead(m, name):
 
 @runs_on(svm={"smp": 2, "mem": "1G", "limit": 300, "mb": 4},
          vmx={"smp": 1, "mem": "1G", "limit": 900, "mb": 1, "long": True},
-         shadow_svm={"smp": 2, "mem": "1G", "limit": 400, "mb": 4, "long": True})
+         shadow_svm={"smp": 2, "mem": "1G", "limit": 400, "mb": 4, "long": True},
+         shadow_vmx={"smp": 1, "mem": "1G", "limit": 900, "mb": 1, "long": True})
 def test_linux_virtio_blk(on):
     """Two guests share one ext4 image from a boot module: each sees what is in it and what it wrote
     itself, never what the other wrote; what it discards goes back. A third may only read, and has its
@@ -155,7 +156,9 @@ def _granted(m, name):
 
 
 @runs_on(svm={"smp": 2, "mem": "1G", "limit": 300, "mb": 150, "long": True},
-         vmx={"smp": 1, "mem": "1G", "limit": 900, "mb": 40, "long": True})
+         vmx={"smp": 1, "mem": "1G", "limit": 900, "mb": 40, "long": True},
+         shadow_svm={"smp": 2, "mem": "1G", "limit": 400, "mb": 150, "long": True},
+         shadow_vmx={"smp": 1, "mem": "1G", "limit": 900, "mb": 40, "long": True})
 def test_virtio_balloon_reporting(on):
     """Debian's unmodified virtio_balloon: what a process frees is back with the host within 3 seconds;
     a balloon set by hand fills, and gives way when the guest runs out of memory."""
@@ -212,7 +215,8 @@ def test_virtio_balloon_reporting(on):
 
 @runs_on(svm={"smp": 2, "mem": "512M", "limit": 300, "storm": 2000},
          vmx={"smp": 1, "mem": "256M", "limit": 900, "storm": 300, "long": True},
-         shadow_svm={"mmu": "software", "smp": 2, "mem": "512M", "limit": 300, "storm": 2000, "long": True})
+         shadow_svm={"mmu": "software", "smp": 2, "mem": "512M", "limit": 300, "storm": 2000, "long": True},
+         shadow_vmx={"smp": 1, "mem": "256M", "limit": 900, "storm": 300, "long": True})
 def test_hostile_virtio(on):
     """Guests that lie to their devices in every way put them to rest, and after storms of registers,
     resets and notifications from two processors all of them work. A neighbour reads and writes the same

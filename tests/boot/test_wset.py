@@ -15,7 +15,9 @@ def lines(text, name):
             re.findall(r"\[%s\] %s" % (re.escape(name), LINE), text)]
 
 
-@runs_on(svm={"mem": "384M", "limit": 200}, vmx={"mem": "384M", "limit": 400, "long": True})
+@runs_on(svm={"mem": "384M", "limit": 200}, vmx={"mem": "384M", "limit": 400, "long": True},
+         shadow_svm={"mem": "384M", "limit": 300, "long": True},
+         shadow_vmx={"mem": "384M", "limit": 400, "long": True})
 def test_wset(on):
     """One script does the same in both guests; a bad one is answered with what was expected."""
     script = "touch_8M_random_2s;shrink_4M;sleep_1s;fill_unique;touch_12M_hot_1s"
