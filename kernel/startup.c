@@ -64,7 +64,8 @@ static void start_vm(const struct vm_config *cfg)
 }
 
 /* The seed of all randomness: the command line's, else the file's, else one that the processor draws
- * and that is named, so that this run, too, can be repeated. */
+ * and that is named, so that this run's choices, too, can be repeated. What guests must not foretell has
+ * more than a drawn seed in it (kernel/lib/random.h). */
 static void choose_seed(const struct boot_info *info, const struct host_config *host)
 {
     char word[24];
@@ -84,7 +85,9 @@ static void choose_seed(const struct boot_info *info, const struct host_config *
     seed = cpu_entropy();
     random_set_seed(seed);
     random_add_entropy(cpu_entropy);
-    log_info("seed = %llu was drawn; given in " CONFIG_FILE ", it repeats this run",
+    log_info("seed = %llu was drawn; given in " CONFIG_FILE
+             ", it repeats this run's choices (not its "
+             "hash seeds and guests' entropy)",
              (unsigned long long)seed);
 }
 

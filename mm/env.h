@@ -41,6 +41,10 @@ unsigned env_memory_type(hpa_t pa, uint64_t size);
 bool env_flush_is_local(const struct flush_domain *d);
 void env_flush_local(struct flush_domain *d);
 
+/* The calling thread has had a VM's contents in its hands that may not be its own: what they left in the
+ * processor's caches must be gone before a guest runs there. Any context. */
+void env_saw_contents(void);
+
 /* Nanoseconds since boot; monotonic, same on all processors. */
 uint64_t env_now_ns(void);
 
@@ -55,8 +59,13 @@ void env_note(const char *fmt, ...) __printf_like(1, 2);
 void env_panic(const char *fmt, ...) __printf_like(1, 2) __noreturn;
 
 /* Failure injection: false makes the named allocation site fail. Always true in the kernel unless
- * the `fail=` host option asks for it. `site` is a string literal. */
-bool env_may_allocate(const char *site);
+ * the `fail=` host option asks for it. `site` is a string literal; the image has a list of all. */
+#define env_may_allocate(site)                                                                   \
+    ({                                                                                           \
+        static const char *const env_site __attribute__((used, section("fail_sites"))) = (site); \
+        env_site_may_allocate(env_site);                                                         \
+    })
+bool env_site_may_allocate(const char *site);
 
 /* Between these the caller may use vector and AES registers: thread context, no sleeping, no nesting,
  * not on the guest fast path. */

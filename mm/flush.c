@@ -16,7 +16,31 @@
 void flush_domain_init(struct flush_domain *d, void *owner)
 {
     /* Not zero: an entry that never compared must not match. */
-    *d = (struct flush_domain){.epoch = 1, .owner = owner};
+    *d = (struct flush_domain){.epoch = 1, .completed = 1, .owner = owner};
+}
+
+static void complete(struct flush_domain *d, uint64_t epoch)
+{
+    uint64_t was = __atomic_load_n(&d->completed, __ATOMIC_RELAXED);
+
+    while (was < epoch && !__atomic_compare_exchange_n(&d->completed, &was, epoch, true,
+                                                       __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {}
+}
+
+void flush_now(struct flush_domain *d)
+{
+    uint64_t epoch = __atomic_load_n(&d->epoch, __ATOMIC_SEQ_CST) + 1;
+
+    env_flush_guest(d);
+    complete(d, epoch);
+}
+
+void flush_local(struct flush_domain *d)
+{
+    uint64_t epoch = __atomic_load_n(&d->epoch, __ATOMIC_SEQ_CST) + 1;
+
+    env_flush_local(d);
+    complete(d, epoch);
 }
 
 void flush_batch_init(struct flush_batch *b, struct flush_domain *d)
@@ -86,7 +110,7 @@ void flush_batch_commit(struct flush_batch *b)
 {
     if (b->dirty && b->domain != NULL) {
         if (!MUTANT(free_without_flush)) {
-            env_flush_guest(b->domain);
+            flush_now(b->domain);
         }
         if (b->pending) {
             __atomic_fetch_sub(&b->domain->pending, 1, __ATOMIC_SEQ_CST);

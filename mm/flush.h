@@ -11,10 +11,11 @@
 #include "mm/types.h"
 
 struct flush_domain {
-    uint64_t epoch;   /* bumped by every flush; read by each entry (atomic) */
-    void *owner;      /* the VM, for env_flush_guest */
-    uint64_t flushes; /* statistics (atomic) */
-    uint64_t pending; /* batches with such changes that are not flushed yet (atomic) */
+    uint64_t epoch;     /* bumped by every flush; read by each entry (atomic) */
+    uint64_t completed; /* flushes up to this epoch have ended (atomic) */
+    void *owner;        /* the VM, for env_flush_guest */
+    uint64_t flushes;   /* statistics (atomic) */
+    uint64_t pending; /* batches that removed or weakened translations, not flushed yet (atomic) */
 };
 
 struct flush_batch {
@@ -45,12 +46,25 @@ void flush_batch_age(struct flush_batch *b);
 void flush_batch_join(struct flush_batch *b);
 /*
  * Has somebody taken translations away and not flushed yet? A page may have a new frame by then, while other
- * processors still read its old one: before anybody may write to the new one, flush. Once that is done, and
- * the page is still what it was before, it may still be due: for others' changes.
+ * processors still read its old one: before anybody may write to the new one, flush. For that, ask
+ * p2m_settle (mm/p2m.h): a change that is just being made shows here only when the p2m's lock is free again.
  */
 static inline bool flush_is_due(const struct flush_domain *d)
 {
     return unlikely(__atomic_load_n(&d->pending, __ATOMIC_SEQ_CST) != 0);
+}
+
+/* End every use of what was removed or weakened before (env_flush_guest). Conditions as for that. */
+void flush_now(struct flush_domain *d);
+/* The same where env_flush_is_local: on the fast path. */
+void flush_local(struct flush_domain *d);
+/*
+ * Something was removed or weakened while the epoch was `epoch`, read after the change with a full fence
+ * between. Has a flush ended since that began afterwards?
+ */
+static inline bool flush_has_passed(const struct flush_domain *d, uint64_t epoch)
+{
+    return __atomic_load_n(&d->completed, __ATOMIC_SEQ_CST) > epoch;
 }
 
 /* Flush if dirty, then free. No lock held, not on the fast path. Idempotent. */

@@ -167,7 +167,7 @@ void p2m_destroy(struct p2m *p)
     if (p->view != NULL) {
         p->view->ops->destroy(p->view);
     }
-    env_flush_guest(&p->domain);
+    flush_now(&p->domain);
     node_destroy(p, env_ptr_frame(p->root), ROOT_LEVEL);
     zip_fini(p);
     while (p->retired != FRAME_LINK_NONE) {
@@ -383,7 +383,7 @@ enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_e
  * to the flush. So who has seen the new word sees one or the other, in this order. */
 bool p2m_settled(const struct p2m *p)
 {
-    return __atomic_load_n(&p->lock.locked, __ATOMIC_ACQUIRE) == 0 && !flush_is_due(&p->domain);
+    return (!spin_is_locked(&p->lock) || MUTANT(settle_without_lock)) && !flush_is_due(&p->domain);
 }
 
 void p2m_settle(struct p2m *p)
@@ -391,8 +391,21 @@ void p2m_settle(struct p2m *p)
     spin_lock(&p->lock);
     spin_unlock(&p->lock);
     if (flush_is_due(&p->domain)) {
-        env_flush_guest(&p->domain);
+        flush_now(&p->domain);
     }
+}
+
+/* False: the fast path found it unsettled. */
+static bool settle_for(struct p2m *p, uint32_t access)
+{
+    if (MUTANT(pin_before_flush)) {
+        return true;
+    }
+    if (access & P2M_FAST) {
+        return p2m_settled(p);
+    }
+    p2m_settle(p);
+    return true;
 }
 
 struct frame *p2m_pin_record(const struct p2m_entry *e)
@@ -420,8 +433,6 @@ static bool pin(struct p2m *p, const struct p2m_entry *e)
 
 enum hv_err p2m_get(struct p2m *p, gfn_t gfn, uint32_t access, void **ptr)
 {
-    uint64_t flushed = 0; /* the word that a flush was done for */
-
     for (;;) {
         struct p2m_entry e;
         enum hv_err err = p2m_populate(p, gfn, access, &e);
@@ -430,20 +441,13 @@ enum hv_err p2m_get(struct p2m *p, gfn_t gfn, uint32_t access, void **ptr)
         if (err != HV_OK) {
             return err;
         }
+        if ((access & P2M_WRITE) && !settle_for(p, access)) {
+            return HV_EAGAIN;
+        }
         if (!p2m_lock_for(p, access)) {
             return HV_EAGAIN;
         }
         same = p2m_same(&e);
-        if (same && (access & P2M_WRITE) && e.seq != flushed && flush_is_due(&p->domain) &&
-            !MUTANT(pin_before_flush)) {
-            spin_unlock(&p->lock);
-            if (access & P2M_FAST) {
-                return HV_EAGAIN;
-            }
-            env_flush_guest(&p->domain);
-            flushed = e.seq;
-            continue;
-        }
         if (same && !pin(p, &e)) {
             /* A frame of its own has room. */
             same = false;
@@ -487,6 +491,15 @@ void p2m_unpin_private(struct p2m *p, gfn_t gfn, const struct p2m_entry *e, void
     spin_unlock(&p->lock);
 }
 
+void p2m_let_go(struct p2m *p, uint64_t nr, struct flush_batch *b)
+{
+    p->changes++;
+    __atomic_fetch_add(&p->loose, nr, __ATOMIC_RELAXED);
+    if (b != NULL && nr != 0 && !MUTANT(let_go_without_flush)) {
+        flush_batch_touch(b);
+    }
+}
+
 void p2m_put(struct p2m *p, gfn_t gfn, void *ptr)
 {
     mfn_t mfn = env_ptr_frame(ptr);
@@ -501,7 +514,7 @@ void p2m_put(struct p2m *p, gfn_t gfn, void *ptr)
         shared = mfn.n != share_zero_frame.n;
         p->shared_pins--;
         if (shared) {
-            p2m_let_go(p, 1);
+            p2m_let_go(p, 1, NULL);
         }
     } else {
         env_panic("p2m: gfn %#llx of VM %u is not pinned", (unsigned long long)gfn.n, p->owner);
@@ -509,8 +522,7 @@ void p2m_put(struct p2m *p, gfn_t gfn, void *ptr)
     p->count.pinned--;
     spin_unlock(&p->lock);
     if (shared) {
-        index_put(mfn);
-        p2m_dropped(p, 1);
+        (void)p2m_drop(p, mfn);
     }
 }
 

@@ -32,8 +32,7 @@ void p2m_balloon_begin(struct p2m_balloon_batch *b, struct p2m *p)
 static void put_shared(struct p2m_balloon_batch *b)
 {
     while (b->nr_shared != 0) {
-        index_put(b->shared[--b->nr_shared]);
-        p2m_dropped(b->p2m, 1);
+        (void)p2m_drop(b->p2m, b->shared[--b->nr_shared]);
     }
 }
 
@@ -47,8 +46,9 @@ void p2m_balloon_end(struct p2m_balloon_batch *b)
 }
 
 /* Count off what stood behind the word. p2m locked. */
-static void count_given(struct p2m *p, const struct p2m_entry *e, enum p2m_state to)
+static void count_given(struct p2m_balloon_batch *b, const struct p2m_entry *e, enum p2m_state to)
 {
+    struct p2m *p = b->p2m;
     uint64_t nr = BIT(e->order);
 
     p->count.ballooned += to == P2M_BALLOONED ? nr : 0;
@@ -58,7 +58,7 @@ static void count_given(struct p2m *p, const struct p2m_entry *e, enum p2m_state
     p->count.granted -= nr;
     if (e->state == P2M_SHARED) {
         p->count.shared--;
-        p2m_let_go(p, 1); /* dropped after the flush */
+        p2m_let_go(p, 1, &b->flush);
     } else if (e->state == P2M_ZERO) {
         p->count.zero--;
     } else {
@@ -87,7 +87,7 @@ static enum hv_err give_word(struct p2m_balloon_batch *b, gfn_t gfn, struct p2m_
     if (e->state == P2M_PRIVATE && p2m_pin_record(e)->refs != 0) {
         return HV_EBUSY;
     }
-    count_given(p, e, to);
+    count_given(b, e, to);
     word_store((uint64_t *)e->word, word_next(e->seq, to, MFN(0)) & ~HEAT_MASK);
     if (e->state == P2M_UNTOUCHED) {
         return HV_OK;
@@ -99,10 +99,6 @@ static enum hv_err give_word(struct p2m_balloon_batch *b, gfn_t gfn, struct p2m_
         flush_batch_free_block(&b->flush, e->mfn, e->order);
     } else if (e->state == P2M_SHARED) {
         b->shared[b->nr_shared++] = e->mfn;
-        /* It is not mapped maybe, but readers by p2m_peek may stand on it. */
-        if (!MUTANT(unmapped_balloon_without_flush)) {
-            flush_batch_touch(&b->flush);
-        }
     }
     return HV_OK;
 }

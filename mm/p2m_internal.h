@@ -24,6 +24,7 @@
 #include "mm/frame.h"
 #include "mm/p2m.h"
 #include "mm/reclaim/compress.h"
+#include "mm/share/index.h"
 
 #define NODE_WORDS 512u
 #define NODE_SHIFT 9u
@@ -188,16 +189,23 @@ static inline void p2m_change(struct p2m_entry *e, uint64_t value)
     e->writable = word_kind(value) == P2M_PRIVATE;
 }
 
-/* `nr` references are loose from now on (p2m locked), until they are dropped or a word has them. */
-static inline void p2m_let_go(struct p2m *p, uint64_t nr)
-{
-    p->changes++;
-    __atomic_fetch_add(&p->loose, nr, __ATOMIC_RELAXED);
-}
+/* `nr` references to shared frames are loose from now on (p2m locked), until they are dropped or a word
+ * has them. Dropped after `b` was committed: the frames are not mapped maybe, but readers by p2m_peek
+ * may stand there. NULL: nobody does, or the caller sees to it. */
+void p2m_let_go(struct p2m *p, uint64_t nr, struct flush_batch *b);
 
 static inline void p2m_dropped(struct p2m *p, uint64_t nr)
 {
     __atomic_fetch_sub(&p->loose, nr, __ATOMIC_RELEASE);
+}
+
+/* Drop one that was let go. True: the last on its frame, which is free. Not on the fast path. */
+static inline bool p2m_drop(struct p2m *p, mfn_t mfn)
+{
+    bool last = index_put(mfn);
+
+    p2m_dropped(p, 1);
+    return last;
 }
 
 /* A frame of p's for the 4 KiB page that `e` describes, which has none; p2m locked. */

@@ -232,7 +232,7 @@ static void withdraw_region(uint64_t *words, const uint64_t *seen)
 }
 
 /* p2m locked. */
-static void count_joined(struct p2m *p, const uint64_t *seen)
+static void count_joined(struct p2m *p, const uint64_t *seen, struct flush_batch *b)
 {
     uint64_t shared = 0;
 
@@ -256,7 +256,7 @@ static void count_joined(struct p2m *p, const uint64_t *seen)
         }
     }
     p->count.large_2m++;
-    p2m_let_go(p, shared);
+    p2m_let_go(p, shared, b);
 }
 
 /* One word for the node. p2m locked. */
@@ -268,7 +268,7 @@ static void change_over(struct p2m *p, gfn_t first, uint64_t *parent, uint64_t *
     frame_of(block)->gfn = first.n;
     word_store(parent, word_next(*parent, P2M_PRIVATE, block) & ~HEAT_MASK);
     frame_of(node_of(parent))->refs++;
-    count_joined(p, seen);
+    count_joined(p, seen, b);
     reclaim_note_pages(p->owner, first, ORDER_2M, PAGE_JOINED, 0);
     p2m_node_retire(p, first, ORDER_2M, node);
     if (p->view != NULL) {
@@ -319,8 +319,7 @@ static enum hv_err join(struct p2m *p, gfn_t first, unsigned max_shared, mfn_t b
     flush_batch_commit(&batch);
     for (unsigned i = 0; err == HV_OK && i < NODE_WORDS; i++) {
         if (word_kind(seen[i]) == P2M_SHARED) {
-            index_put(word_mfn(seen[i]));
-            p2m_dropped(p, 1);
+            (void)p2m_drop(p, word_mfn(seen[i]));
         }
     }
     return err;

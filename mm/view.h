@@ -22,6 +22,8 @@ struct guest_paging {
 
 struct view_stats {
     uint64_t tables; /* frames of tables (overhead) */
+    uint64_t
+        tables_max; /* what they may come to by themselves; 0: no more than the p2m's leaves take */
     uint64_t leaves_4k, leaves_2m, leaves_1g;
     uint64_t fills;
 };

@@ -161,17 +161,11 @@ static void svm_vcpu_reset(struct vcpu *v)
     struct svm_vcpu *s = svm_of(v);
 
     vmcb_reset(s->vmcb);
-    v->rip = s->vmcb->save.rip;
-    memset(s->dr, 0, sizeof(s->dr));
     s->irq_window = false;
     s->nmi_window = false;
     s->nmi_masked = false;
     s->after_iret = false;
-    if (v->vm->software_mmu) {
-        memset(&s->guest, 0, sizeof(s->guest));
-        s->guest.cr0 = CR0_ET;
-        svm_sync_mode(v);
-    }
+    memset(&s->guest, 0, sizeof(s->guest));
 }
 
 static enum hv_err svm_vcpu_init(struct vcpu *v)

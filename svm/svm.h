@@ -68,8 +68,6 @@ void svm_run(struct vcpu *v, struct vm_exit *exit);
 void svm_exit(struct vcpu *v, struct vm_exit *exit);
 
 /* svm_regs.c */
-/* Software MMU: what the processor gets of the guest's control registers. */
-void svm_sync_mode(struct vcpu *v);
 /* DR0 to DR3 into and out of the processor. */
 void svm_drs_load(const struct svm_vcpu *s);
 void svm_drs_save(struct svm_vcpu *s);

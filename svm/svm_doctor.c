@@ -74,12 +74,8 @@ static void check_nested(struct doctor *d, const struct vmcb *m, const struct sv
     }
     doctor_expect(d, m->ctl.ncr3 != 0 && (m->ctl.ncr3 >> l->phys_bits) == 0, "N_CR3", m->ctl.ncr3,
                   "a table below the physical address size", nested);
-    for (unsigned i = 0; i < 8; i++) {
-        uint8_t type = (uint8_t)(m->save.pat >> (8 * i));
-
-        doctor_expect(d, type != 2 && type != 3 && type < 8, "G_PAT", m->save.pat,
-                      "each byte is a memory type (0, 1, 4-7)", nested);
-    }
+    doctor_expect(d, pat_is_valid(m->save.pat), "G_PAT", m->save.pat,
+                  "each byte is a memory type (0, 1, 4-7)", nested);
 }
 
 static void check_injection(struct doctor *d, const struct vmcb_control *c)

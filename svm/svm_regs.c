@@ -7,23 +7,20 @@
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/msr.h"
 #include "arch/x86_64/regs.h"
+#include "kernel/vm/softmmu_regs.h"
 #include "svm/svm.h"
 
 /* On the tables that set_root gave, whatever the guest believes (backend.h). */
-void svm_sync_mode(struct vcpu *v)
+static void sync_mode(struct vcpu *v)
 {
     const struct svm_vcpu *s = svm_of(v);
     struct vmcb *m = s->vmcb;
-    bool paged = (s->guest.cr0 & CR0_PG) != 0;
-    bool lng = paged && (s->guest.efer & EFER_LME);
+    struct softmmu_regs r =
+        softmmu_regs(s->guest.cr0, s->guest.cr4, s->guest.efer, cpu_features.nx);
 
-    m->save.cr0 = (s->guest.cr0 & ~(CR0_CD | CR0_NW)) | CR0_PG | CR0_WP;
-    m->save.cr4 = (s->guest.cr4 & ~(CR4_PGE | CR4_PCIDE | CR4_PKE)) | CR4_PAE;
-    if (!paged) {
-        m->save.cr4 &= ~(CR4_SMEP | CR4_SMAP);
-    }
-    m->save.efer = (s->guest.efer & ~(EFER_LME | EFER_LMA)) | EFER_SVME |
-                   (cpu_features.nx ? EFER_NXE : 0) | (lng ? EFER_LME | EFER_LMA : 0);
+    m->save.cr0 = r.cr0;
+    m->save.cr4 = r.cr4;
+    m->save.efer = r.efer | EFER_SVME;
     svm_dirty(m, CLEAN_CR);
 }
 
@@ -122,7 +119,7 @@ void svm_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
     if (guest != NULL) {
         *guest = reg == REG_EFER ? value & ~EFER_LMA : value;
         if (reg != REG_CR3) {
-            svm_sync_mode(v);
+            sync_mode(v);
         }
         return;
     }

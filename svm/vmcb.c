@@ -10,11 +10,6 @@
 #include "arch/x86_64/regs.h"
 #include "kernel/lib/string.h"
 
-#define SEG_CODE_RESET 0x9bu /* present, accessed, readable code */
-#define SEG_DATA_RESET 0x93u
-#define SEG_LDT_RESET 0x82u
-#define SEG_TSS_RESET 0x8bu /* busy 32-bit TSS: some refuse long mode with a 16-bit one */
-
 /* Between pauses closer than this many cycles the filter counts; after so many it exits. */
 #define PAUSE_COUNT 3000
 #define PAUSE_THRESHOLD 128
@@ -68,34 +63,10 @@ void vmcb_init(struct vmcb *m, const struct vmcb_config *cfg)
     vmcb_reset(m);
 }
 
-static void reset_segments(struct vmcb_save *s)
-{
-    const struct vmcb_seg data = {.attr = SEG_DATA_RESET, .limit = 0xffff};
-
-    s->es = s->ss = s->ds = s->fs = s->gs = data;
-    s->cs = (struct vmcb_seg){
-        .selector = 0xf000, .attr = SEG_CODE_RESET, .limit = 0xffff, .base = 0xffff0000};
-    s->gdtr = s->idtr = (struct vmcb_seg){.limit = 0xffff};
-    s->ldtr = (struct vmcb_seg){.attr = SEG_LDT_RESET, .limit = 0xffff};
-    s->tr = (struct vmcb_seg){.attr = SEG_TSS_RESET, .limit = 0xffff};
-    s->cpl = 0;
-}
-
 void vmcb_reset(struct vmcb *m)
 {
-    struct vmcb_save *s = &m->save;
-
-    memset(s, 0, sizeof(*s));
-    reset_segments(s);
-    /* Caches on: with nested paging the guest's CR0.CD would slow it down for no one's good. */
-    s->cr0 = CR0_ET;
-    s->efer = EFER_SVME; /* VMRUN demands it; the guest is shown 0 */
-    s->rflags = RFLAGS_FIXED1;
-    s->rip = 0xfff0;
-    s->dr6 = DR6_RESET;
-    s->dr7 = DR7_RESET;
-    s->pat = PAT_RESET;
-
+    memset(&m->save, 0, sizeof(m->save));
+    m->save.efer = EFER_SVME; /* VMRUN demands it; the guest is shown 0 */
     m->ctl.int_control = (uint32_t)INTCTL_MASKING;
     m->ctl.int_state = 0;
     m->ctl.event_inj = 0;

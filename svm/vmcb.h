@@ -263,7 +263,7 @@ struct vmcb_config {
     bool rdpru;   /* the processor has RDPRU */
     bool invpcid; /* it has INVPCID, and so its intercept */
 };
-/* A VMCB for a new vCPU, guest state as after reset. */
+/* A VMCB for a new vCPU. */
 void vmcb_init(struct vmcb *m, const struct vmcb_config *cfg);
-/* Guest state as after INIT ("Processor Initialization State"), but with caches on. */
+/* Nothing of the guest is left in it. */
 void vmcb_reset(struct vmcb *m);

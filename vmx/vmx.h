@@ -168,7 +168,7 @@ uint64_t vmx_fetch(struct vcpu *v, enum vmx_copy what);
 void vmx_regs_init(struct vmx_vcpu *s, const struct vm *vm);
 /* Write what is dirty into the VMCS. */
 void vmx_write_back(struct vcpu *v);
-/* Guest state as after INIT; root, tag and TSC offset stay. */
+/* Nothing of the guest is left; root, tag and TSC offset stay. */
 void vmx_reset_regs(struct vcpu *v);
 /* The same inside a section, for fields that are asked for often. */
 static inline uint64_t vmx_get_here(struct vcpu *v, enum vmx_copy what, enum vmcs_field field)
@@ -241,7 +241,7 @@ void vmx_bitmap_destroy(struct vmx_vm *m);
 void vmx_direct_msr(struct vm *vm, uint32_t index);
 
 /* vmx_flush.c */
-/* Drop the linear translations under v's tag on this processor. */
-void vmx_flush_linear(struct vcpu *v);
+/* v is being entered: drop the linear translations under its tag, if that is due (VMX_FLUSH_LINEAR). */
+void vmx_flush_due(struct vcpu *v);
 /* Operation of struct hv_backend. */
 void vmx_set_tag(struct vcpu *v, uint32_t tag, bool flush, bool flush_all);

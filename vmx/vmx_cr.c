@@ -14,6 +14,7 @@
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/msr.h"
 #include "arch/x86_64/regs.h"
+#include "kernel/vm/softmmu_regs.h"
 #include "vmx/vmx.h"
 
 /* What a guest may do with CR4 without asking, where its processor has the bit. */
@@ -59,6 +60,12 @@ uint64_t vmx_get_cr3(struct vcpu *v)
 
 /* ---- What the processor gets ---- */
 
+/* With the software MMU. */
+static struct softmmu_regs real_regs(const struct vcpu *v, uint64_t cr0, uint64_t cr4)
+{
+    return softmmu_regs(cr0, cr4, vmx_of(v)->efer, cpu_features.nx);
+}
+
 static void put_cr4(struct vcpu *v, uint64_t value)
 {
     const struct vmx_vcpu *s = vmx_of(v);
@@ -66,11 +73,8 @@ static void put_cr4(struct vcpu *v, uint64_t value)
     uint64_t real = value & owned;
 
     if (s->software) {
-        bool paged = (vmx_get(v, VC_CR0_SHADOW) & CR0_PG) != 0;
-
         owned &= ~CR4_WALK;
-        real &= ~CR4_WALK | (paged ? CR4_SMEP | CR4_SMAP : 0);
-        real |= CR4_PAE;
+        real = real_regs(v, vmx_get(v, VC_CR0_SHADOW), real).cr4;
     } else if (s->identity) {
         owned &= ~CR4_PAGING;
         real = (real & ~CR4_PAGING) | CR4_PSE;
@@ -118,12 +122,14 @@ static void sync_mode(struct vcpu *v, uint64_t cr0)
     uint64_t entry = vmx_caps.chosen.entry | (active ? ENTRY_IA32E : 0);
 
     if (s->software) {
-        efer |= cpu_features.nx ? EFER_NXE : 0;
-    } else if (s->identity != (!paged && !s->unrestricted)) {
-        switch_identity(v, !s->identity);
-    }
-    if (!active && (s->software || s->identity)) {
-        efer &= ~EFER_LME; /* as the processor's CR0.PG is set */
+        efer = real_regs(v, cr0, 0).efer;
+    } else {
+        if (s->identity != (!paged && !s->unrestricted)) {
+            switch_identity(v, !s->identity);
+        }
+        if (s->identity) {
+            efer &= ~EFER_LME; /* as the processor's CR0.PG is set */
+        }
     }
     vmx_set(v, VC_EFER, efer);
     vmx_set(v, VC_ENTRY_CTL, entry);
@@ -139,15 +145,15 @@ void vmx_set_cr0(struct vcpu *v, uint64_t value)
 {
     struct vmx_vcpu *s = vmx_of(v);
     uint64_t must = vmx_caps.cr0.must;
+    uint64_t real = s->software ? real_regs(v, value, 0).cr0 : value & ~(CR0_CD | CR0_NW);
 
     if (s->unrestricted) {
         must &= ~(CR0_PE | CR0_PG);
     } else if (!(value & CR0_PE)) {
         s->emulated = true;
     }
-    must |= s->software ? CR0_WP : 0;
     vmx_set(v, VC_CR0_SHADOW, value);
-    vmx_set(v, VC_CR0, (value & vmx_caps.cr0.may & ~(CR0_CD | CR0_NW)) | must);
+    vmx_set(v, VC_CR0, (real & vmx_caps.cr0.may) | must);
     if (s->software) {
         put_cr4(v, vmx_get_cr4(v));
     }

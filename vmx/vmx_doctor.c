@@ -217,12 +217,12 @@ static void check_host_registers(struct vmx_checks *c)
     for (unsigned i = 0; i < ARRAY_SIZE(addresses); i++) {
         uint64_t address = get(c, addresses[i].field);
 
-        expect(c, canonical(address), addresses[i].name, address, "canonical", in_host_segs);
+        expect(c, is_canonical(address), addresses[i].name, address, "canonical", in_host_segs);
     }
     if (c->exit & EXITC_LOAD_PAT) {
         uint64_t pat = get(c, VMCS_HOST_PAT);
 
-        expect(c, valid_pat(pat), "host PAT", pat, "each byte is a memory type (0, 1, 4-7)",
+        expect(c, pat_is_valid(pat), "host PAT", pat, "each byte is a memory type (0, 1, 4-7)",
                in_host_regs);
     }
     expect(c, (c->exit & EXITC_HOST_64) != 0, "VM-exit controls", c->exit,

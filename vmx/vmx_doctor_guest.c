@@ -49,12 +49,12 @@ static void check_guest_registers(struct vmx_checks *c)
                in_guest_regs);
     }
     uint64_t esp = get(c, VMCS_GUEST_SYSENTER_ESP), eip = get(c, VMCS_GUEST_SYSENTER_EIP);
-    expect(c, canonical(esp), "SYSENTER_ESP", esp, "canonical", in_guest_regs);
-    expect(c, canonical(eip), "SYSENTER_EIP", eip, "canonical", in_guest_regs);
+    expect(c, is_canonical(esp), "SYSENTER_ESP", esp, "canonical", in_guest_regs);
+    expect(c, is_canonical(eip), "SYSENTER_EIP", eip, "canonical", in_guest_regs);
     if (c->entry & ENTRY_LOAD_PAT) {
         uint64_t pat = get(c, VMCS_GUEST_PAT);
 
-        expect(c, valid_pat(pat), "PAT", pat, "each byte is a memory type (0, 1, 4-7)",
+        expect(c, pat_is_valid(pat), "PAT", pat, "each byte is a memory type (0, 1, 4-7)",
                in_guest_regs);
     }
 }
@@ -81,7 +81,7 @@ static void check_guest_rip(struct vmx_checks *c)
 
     expect(c, code64 || rip >> 32 == 0, "RIP", rip, "bits 63:32 are zero outside 64-bit code",
            in_guest_rip);
-    expect(c, !code64 || canonical(rip), "RIP", rip, "canonical", in_guest_rip);
+    expect(c, !code64 || is_canonical(rip), "RIP", rip, "canonical", in_guest_rip);
     expect(c, (c->rflags & RFLAGS_FIXED1) && !(c->rflags & reserved), "RFLAGS", c->rflags,
            "bit 1 is set, reserved bits are zero", in_guest_rip);
     expect(c, !c->virtual_8086 || (!c->ia32e && (c->cr0 & CR0_PE)), "RFLAGS", c->rflags,
@@ -189,7 +189,7 @@ static void check_data_segs(struct vmx_checks *c)
         struct seg s = get_seg(c, data[i].name, data[i].number);
 
         if (data[i].wide) {
-            expect(c, canonical(s.base), s.name, s.base, "base is canonical", in_guest_segs);
+            expect(c, is_canonical(s.base), s.name, s.base, "base is canonical", in_guest_segs);
         }
         if (!s.usable) {
             continue;
@@ -216,14 +216,15 @@ static void check_system_segs(struct vmx_checks *c)
     expect(c, tr.type == busy || (tr.type == busy16 && !c->ia32e), tr.name, tr.rights,
            "a busy TSS, in IA-32e mode a 64-bit one", in_guest_segs);
     expect(c, !(tr.selector & from_local_table), tr.name, tr.selector, "TI is zero", in_guest_segs);
-    expect(c, canonical(tr.base), tr.name, tr.base, "base is canonical", in_guest_segs);
+    expect(c, is_canonical(tr.base), tr.name, tr.base, "base is canonical", in_guest_segs);
     if (ldtr.usable) {
         check_seg_common(c, &ldtr, true);
         expect(c, ldtr.type == ldt, ldtr.name, ldtr.rights, "a local descriptor table",
                in_guest_segs);
         expect(c, !(ldtr.selector & from_local_table), ldtr.name, ldtr.selector, "TI is zero",
                in_guest_segs);
-        expect(c, canonical(ldtr.base), ldtr.name, ldtr.base, "base is canonical", in_guest_segs);
+        expect(c, is_canonical(ldtr.base), ldtr.name, ldtr.base, "base is canonical",
+               in_guest_segs);
     }
 }
 
@@ -238,7 +239,7 @@ static void check_tables(struct vmx_checks *c)
     for (unsigned i = 0; i < ARRAY_SIZE(tables); i++) {
         uint64_t base = get(c, tables[i].base), limit = get(c, tables[i].limit);
 
-        expect(c, canonical(base), tables[i].name, base, "base is canonical", in_guest_tables);
+        expect(c, is_canonical(base), tables[i].name, base, "base is canonical", in_guest_tables);
         expect(c, limit >> 16 == 0, tables[i].name, limit, "limit bits 31:16 are zero",
                in_guest_tables);
     }

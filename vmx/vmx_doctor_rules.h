@@ -36,11 +36,6 @@ static inline void expect(struct vmx_checks *c, bool holds, const char *field, u
     doctor_expect(&c->doctor, holds, field, value, rule, section);
 }
 
-static inline bool canonical(uint64_t address)
-{
-    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
-}
-
 static inline bool physical(const struct vmx_checks *c, uint64_t address)
 {
     return address >> c->caps->phys_bits == 0;
@@ -49,18 +44,6 @@ static inline bool physical(const struct vmx_checks *c, uint64_t address)
 static inline bool permitted(const struct vmx_allowed *a, uint64_t value)
 {
     return (value & a->must) == a->must && (value & ~a->may) == 0;
-}
-
-static inline bool valid_pat(uint64_t pat)
-{
-    for (unsigned i = 0; i < 8; i++) {
-        uint8_t type = (uint8_t)(pat >> (8 * i));
-
-        if (type == 2 || type == 3 || type > 7) {
-            return false;
-        }
-    }
-    return true;
 }
 
 /* vmx_doctor_guest.c: "Checks on the Guest State Area". */

@@ -2,7 +2,7 @@
 /*
  * Guests in real mode on processors without "unrestricted guest": common code executes their instructions
  * (kernel/vm/realmode.c) until protected mode is on and the segment registers, which may hold real
- * mode's contents a while longer, pass what VM entry checks. A vCPU gets into this by INIT or by clearing
+ * mode's contents a while longer, the descriptor tables and RIP pass what VM entry checks. A vCPU gets into this by INIT or by clearing
  * CR0.PE, which exits; while it lasts the copies in struct vmx_vcpu are the guest's registers.
  */
 #include "arch/x86_64/regs.h"
@@ -11,7 +11,7 @@
 
 #define IN(field, first, nr) ((field) >= (first) && (field) < (first) + 2 * (nr))
 
-/* What those rules of the doctor ask for, from the copies. */
+/* What the rules of vmx_doctor_enterable ask for, from the copies. */
 static uint64_t read_copy(void *arg, uint32_t field)
 {
     static const struct {

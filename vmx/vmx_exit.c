@@ -311,7 +311,6 @@ void vmx_refused(struct vcpu *v, struct vm_exit *exit)
 bool vmx_prepare(struct vcpu *v, struct vm_exit *exit)
 {
     struct vmx_vcpu *s = vmx_of(v);
-    bool flush = (s->dirty & VMX_FLUSH_LINEAR) != 0;
 
     if (unlikely(s->emulated) && !vmx_enterable(v)) {
         /* What is dirty stays so, flushes included. */
@@ -320,10 +319,8 @@ bool vmx_prepare(struct vcpu *v, struct vm_exit *exit)
         exit->insn_len = 0;
         return false;
     }
+    vmx_flush_due(v);
     vmx_write_back(v);
     s->event_queued = false; /* the entry takes it */
-    if (unlikely(flush)) {
-        vmx_flush_linear(v);
-    }
     return true;
 }

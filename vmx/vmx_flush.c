@@ -20,10 +20,15 @@ static void flush_nested(struct vcpu *v, bool all)
     }
 }
 
-void vmx_flush_linear(struct vcpu *v)
+void vmx_flush_due(struct vcpu *v)
 {
+    struct vmx_vcpu *s = vmx_of(v);
     uint32_t vpid = (uint32_t)vmx_get(v, VC_VPID);
 
+    if (likely(!(s->dirty & VMX_FLUSH_LINEAR))) {
+        return;
+    }
+    s->dirty &= ~VMX_FLUSH_LINEAR;
     if (hv_caps.nr_tags == 0 || MUTANT(vmx_no_invvpid)) {
         return; /* every entry flushes */
     }

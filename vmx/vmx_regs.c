@@ -363,11 +363,6 @@ enum hv_err vmx_get_msr(struct vcpu *v, uint32_t index, uint64_t *out)
     return HV_OK;
 }
 
-static bool canonical(uint64_t address)
-{
-    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
-}
-
 /* What WRMSR would take: the value may reach the processor later only, where a refusal is our own #GP. */
 static bool live_msr_takes(uint32_t index, uint64_t value)
 {
@@ -377,7 +372,7 @@ static bool live_msr_takes(uint32_t index, uint64_t value)
     case MSR_SYSCALL_MASK:
         return value <= UINT32_MAX;
     default:
-        return canonical(value);
+        return is_canonical(value);
     }
 }
 
@@ -397,7 +392,7 @@ enum hv_err vmx_set_msr(struct vcpu *v, uint32_t index, uint64_t value)
     if (what == NR_VC) {
         return HV_ENOENT;
     }
-    if (index != MSR_PAT && index != MSR_SYSENTER_CS && !canonical(value)) {
+    if (index != MSR_PAT && index != MSR_SYSENTER_CS && !is_canonical(value)) {
         return HV_EPERM;
     }
     vmx_set(v, what, value);
@@ -433,24 +428,7 @@ bool vmx_code_state(struct vcpu *v, struct code_state *out)
     return true;
 }
 
-/* ---- Reset ("Processor State After Reset") ---- */
-
-static void reset_segments(struct vcpu *v)
-{
-    const struct segment data = {.attr = 0x93, .limit = 0xffff};
-    const struct segment code = {
-        .selector = 0xf000, .attr = 0x9b, .limit = 0xffff, .base = 0xffff0000};
-    const struct segment ldt = {.attr = 0x82, .limit = 0xffff};
-    const struct segment tss = {.attr = 0x8b, .limit = 0xffff};
-
-    for (enum seg_reg seg = SEG_ES; seg < SEG_LDTR; seg++) {
-        vmx_set_seg(v, seg, seg == SEG_CS ? &code : &data);
-    }
-    vmx_set_seg(v, SEG_LDTR, &ldt);
-    vmx_set_seg(v, SEG_TR, &tss);
-    vmx_set_seg(v, SEG_GDTR, &data);
-    vmx_set_seg(v, SEG_IDTR, &data);
-}
+/* ---- Reset ---- */
 
 void vmx_reset_regs(struct vcpu *v)
 {
@@ -469,14 +447,5 @@ void vmx_reset_regs(struct vcpu *v)
     s->efer = 0;
     s->guest_cr3 = 0;
     memset(&s->live, 0, sizeof(s->live));
-    s->live.dr6 = DR6_RESET;
-    s->apic_page[APIC_PAGE_TPR] = 0;
     vmx_set(v, VC_PROC_CTL, vmx_proc_controls(s));
-    vmx_set(v, VC_RFLAGS, RFLAGS_FIXED1);
-    vmx_set(v, VC_DR7, DR7_RESET);
-    vmx_set(v, VC_PAT, PAT_RESET);
-    reset_segments(v);
-    vmx_set_cr4(v, 0);
-    vmx_set_cr0(v, CR0_ET); /* caches on, see the mask */
-    v->rip = 0xfff0;
 }

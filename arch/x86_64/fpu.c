@@ -19,7 +19,6 @@
 #define XCR0_AVX512 (XCR0_OPMASK | XCR0_ZMM_HI256 | XCR0_HI16_ZMM)
 #define XCR0_MPX (XCR0_BNDREGS | XCR0_BNDCSR)
 #define XCR0_OFFERED (XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_MPX | XCR0_AVX512 | XCR0_PKRU)
-/* No supervisor component is offered: each needs guest state of its own beside the area. */
 
 #define FXSAVE_SIZE 512u
 #define AREA_ALIGN 64u
@@ -117,7 +116,7 @@ void fpu_init_cpu(void)
         xsetbv(0, xcr0_mask & mask);
     }
     if (cpu_features.xsaves) {
-        wrmsr(MSR_XSS, 0);
+        wrmsr(MSR_XSS, 0); /* no supervisor component: each needs guest state beside the area */
     }
 }
 

@@ -13,9 +13,8 @@
 #define PRED_CMD_IBPB 1u
 #define FLUSH_CMD_L1D 1u
 
-static struct mitigate_plan plan;  /* constant after mitigate_init */
-static uint32_t last_vm[MAX_CPUS]; /* 0: none yet; each processor its own, as: */
-static bool served[MAX_CPUS];      /* the host's threads ran since */
+static struct mitigate_plan plan; /* constant after mitigate_init */
+static struct mitigate_cpu cpus[MAX_CPUS];
 
 static void read_facts(struct mitigate_facts *f)
 {
@@ -76,25 +75,27 @@ const struct mitigate_plan *mitigate_plan(void)
 void mitigate_switch(uint32_t vm)
 {
     static const uint16_t selector = SEL_DATA;
-    unsigned cpu = this_cpu()->id;
+    const struct mitigate_flushes todo = mitigate_at_entry(&plan, &cpus[this_cpu()->id], vm);
 
-    if (last_vm[cpu] == vm && !served[cpu]) {
-        return;
-    }
-    if (last_vm[cpu] != vm && plan.predictors == MITIGATE_ACTIVE) {
+    if (todo.predictors) {
         wrmsr(MSR_PRED_CMD, PRED_CMD_IBPB);
     }
-    last_vm[cpu] = vm;
-    served[cpu] = false;
-    if (plan.l1_data == MITIGATE_ACTIVE) {
+    if (todo.l1_data) {
         wrmsr(MSR_FLUSH_CMD, FLUSH_CMD_L1D);
     }
-    if (plan.buffers == MITIGATE_ACTIVE) {
+    if (todo.buffers) {
         __asm__ volatile("verw %0" ::"m"(selector) : "cc");
     }
 }
 
+void mitigate_left(uint32_t vm)
+{
+    struct mitigate_cpu *c = &cpus[this_cpu()->id];
+
+    c->served |= c->vm != vm;
+}
+
 void mitigate_served(void)
 {
-    served[this_cpu()->id] = true;
+    cpus[this_cpu()->id].served = true;
 }

@@ -3,7 +3,7 @@
  * Side channels between guests that share a processor one after the other: what one VM leaves in the
  * branch predictors, in the L1 data cache and in the processor's buffers is dropped before another VM
  * runs there, where the processor says that it has the flaw and the means. So is what a thread of the host's
- * leaves in cache and buffers. Nothing is done, and nothing costs, while a processor stays with one VM.
+ * leaves in cache and buffers. While a processor stays with one VM and runs none of those, nothing is done.
  *
  * The means: IBPB ("Indirect Branch Prediction Barrier"), IA32_FLUSH_CMD ("L1 Data Cache Flush"), VERW
  * of processors with MD_CLEAR ("Microarchitectural Data Sampling"). Deciding is pure (mitigate_plan.c);
@@ -37,8 +37,22 @@ struct mitigate_plan {
     enum mitigate_state predictors, l1_data, buffers;
 };
 
-/* Pure. */
+/* What a processor ran last. Its own, interrupts off, or its only thread. */
+struct mitigate_cpu {
+    uint32_t vm; /* 0: none yet */
+    bool served; /* the host's threads ran since */
+};
+
+/* What is to be dropped. */
+struct mitigate_flushes {
+    bool predictors, l1_data, buffers;
+};
+
+/* Pure: what the machine does, and what a processor does that is about to run guest `vm` (not 0), which
+ * it notes. */
 void mitigate_decide(const struct mitigate_facts *f, struct mitigate_plan *plan);
+struct mitigate_flushes mitigate_at_entry(const struct mitigate_plan *plan, struct mitigate_cpu *c,
+                                          uint32_t vm);
 
 /* Decide for this machine. Once, before guests run. */
 void mitigate_init(void);
@@ -47,5 +61,7 @@ const struct mitigate_plan *mitigate_plan(void);
 const char *mitigate_state_name(enum mitigate_state s);
 /* This processor is about to run the guest whose number is `vm` (not 0). Interrupts may be on. */
 void mitigate_switch(uint32_t vm);
-/* It runs a thread of the host's, which may look at any VM's pages. Interrupts off. */
+/* What runs on it may have looked at any VM's pages: a thread of the host's does. */
 void mitigate_served(void);
+/* A thread that works for guest `vm` leaves it: it may have done so without ever entering the guest. */
+void mitigate_left(uint32_t vm);

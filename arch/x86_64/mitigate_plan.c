@@ -86,3 +86,18 @@ void mitigate_decide(const struct mitigate_facts *f, struct mitigate_plan *plan)
     plan->buffers = state(mds || taa || mmio || rfds,
                           (f->l7_edx & L7_EDX_MD_CLEAR) || (!mds && !taa && (mmio || rfds)));
 }
+
+struct mitigate_flushes mitigate_at_entry(const struct mitigate_plan *plan, struct mitigate_cpu *c,
+                                          uint32_t vm)
+{
+    bool other = c->vm != vm;
+    bool any = other || c->served;
+
+    *c = (struct mitigate_cpu){.vm = vm};
+    return (struct mitigate_flushes){
+        .predictors =
+            other && plan->predictors == MITIGATE_ACTIVE, /* the host's train no guest's */
+        .l1_data = any && plan->l1_data == MITIGATE_ACTIVE,
+        .buffers = any && plan->buffers == MITIGATE_ACTIVE,
+    };
+}

@@ -8,6 +8,7 @@
 #include "arch/x86_64/fpu.h"
 #include "arch/x86_64/hostmap.h"
 #include "arch/x86_64/irqflags.h"
+#include "arch/x86_64/mitigate.h"
 #include "arch/x86_64/mm_env.h"
 #include "arch/x86_64/mtrr.h"
 #include "arch/x86_64/percpu.h"
@@ -17,6 +18,9 @@
 #include "kernel/log.h"
 #include "kernel/sched/sched.h"
 #include "mm/pt/pt.h"
+
+/* The image's list of sites; inlining may have repeated some (linker.ld). */
+extern const char *const __fail_sites_start[], *const __fail_sites_end[];
 
 static char fail_site[32];      /* empty: nothing fails; set at boot */
 static uint64_t fail_every = 1; /* set at boot */
@@ -109,6 +113,29 @@ void env_panic(const char *fmt, ...)
     panic("%s", text);
 }
 
+static bool is_listed(const char *site, const char *const *end)
+{
+    for (const char *const *s = __fail_sites_start; s < end; s++) {
+        if (str_equal(*s, site)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void refuse_site(const char *site)
+{
+    char list[400];
+    size_t n = 0;
+
+    for (const char *const *s = __fail_sites_start; s < __fail_sites_end; s++) {
+        if (!is_listed(*s, s)) {
+            n += (size_t)scnprintf(list + n, sizeof(list) - n, "%s%s", n != 0 ? ", " : "", *s);
+        }
+    }
+    log_error("command line: fail=%s: there is no such site; accepted: %s", site, list);
+}
+
 void mm_env_configure(const char *cmdline)
 {
     char word[32 + 12];
@@ -126,17 +153,26 @@ void mm_env_configure(const char *cmdline)
             return;
         }
     }
+    if (!is_listed(word, __fail_sites_end)) {
+        refuse_site(word);
+        return;
+    }
     (void)str_copy(fail_site, sizeof(fail_site), word);
     log_warn("fail=%s: one in %llu allocations there fails on purpose", fail_site,
              (unsigned long long)fail_every);
 }
 
-bool env_may_allocate(const char *site)
+bool env_site_may_allocate(const char *site)
 {
     if (likely(fail_site[0] == '\0') || !str_equal(site, fail_site)) {
         return true;
     }
     return (__atomic_add_fetch(&fail_count, 1, __ATOMIC_RELAXED) % fail_every) != 0;
+}
+
+void env_saw_contents(void)
+{
+    mitigate_served();
 }
 
 void env_vector_begin(void)

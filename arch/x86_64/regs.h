@@ -110,6 +110,25 @@
 #define DR7_GD BIT(13)
 #define DR7_WRITABLE 0xffff23ffULL
 
+/* "Canonical Addressing": bits 63:47 are equal (no processor is run with 57-bit addresses). */
+static inline bool is_canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
+/* "Memory Type Encodings": each byte of a PAT is 0, 1 or 4 to 7. */
+static inline bool pat_is_valid(uint64_t pat)
+{
+    for (unsigned i = 0; i < 8; i++) {
+        uint8_t type = (uint8_t)(pat >> (8 * i));
+
+        if (type == 2 || type == 3 || type > 7) {
+            return false;
+        }
+    }
+    return true;
+}
+
 #define READ_DR(n, out) __asm__ volatile("mov %%dr" #n ", %0" : "=r"(out))
 #define WRITE_DR(n, in) __asm__ volatile("mov %0, %%dr" #n ::"r"(in))
 

@@ -30,15 +30,10 @@ static unsigned branch_bytes(const struct emul *e)
     return e->in->mode == EMUL_64 ? 8 : e->in->operand_bytes;
 }
 
-static bool canonical(uint64_t rip)
-{
-    return (uint64_t)((int64_t)(rip << 16) >> 16) == rip;
-}
-
 /* May RIP be that, in this code segment? */
 static enum hv_err check_target(const struct emul *e, const struct segment *cs, uint64_t rip)
 {
-    bool fits = e->in->mode == EMUL_64 ? canonical(rip) : rip <= cs->limit;
+    bool fits = e->in->mode == EMUL_64 ? is_canonical(rip) : rip <= cs->limit;
 
     return fits ? HV_OK : segment_fault(e, EXC_GP, 0);
 }

@@ -140,11 +140,6 @@ static bool limit_allows(const struct segment *s, uint64_t offset, unsigned size
     return last <= s->limit;
 }
 
-static bool canonical(uint64_t gva)
-{
-    return (uint64_t)((int64_t)(gva << 16) >> 16) == gva;
-}
-
 /* Manual: "Limit Checking", "Type Checking", "Canonical Addressing". */
 static bool segment_allows(const struct emul *e, const struct segment *s, struct mem_ref ref,
                            unsigned size, bool write)
@@ -152,7 +147,7 @@ static bool segment_allows(const struct emul *e, const struct segment *s, struct
     if (e->in->mode == EMUL_64) {
         uint64_t first = s->base + ref.offset;
 
-        return canonical(first) && canonical(first + size - 1);
+        return is_canonical(first) && is_canonical(first + size - 1);
     }
     /* Real and virtual-8086 mode know no types. */
     bool typed =

@@ -50,6 +50,12 @@ static inline __must_check bool spin_trylock(struct spinlock *l)
     return true;
 }
 
+/* Has somebody got it? What he changed before he let it go is seen after a "no". */
+static inline bool spin_is_locked(const struct spinlock *l)
+{
+    return __atomic_load_n(&l->locked, __ATOMIC_ACQUIRE) != 0;
+}
+
 static inline void spin_unlock(struct spinlock *l)
 {
     lockrank_release(l->rank);

@@ -280,6 +280,12 @@ static void relieve(struct sched_cpu *sc, uint64_t vtime)
     }
 }
 
+/* One of the host's own: it carries no vCPU. */
+static bool is_service_thread(const struct sched_cpu *sc, const struct thread *t)
+{
+    return t->switch_out == NULL && !is_idle_thread(sc, t);
+}
+
 /*
  * Choose among the queue's first thread, `prev` unless it leaves for `after` other than RUNNABLE,
  * and idling; settle all states. Returns prev if it goes on.
@@ -330,7 +336,7 @@ static void schedule(enum thread_state after, uint64_t lead)
         if (prev->switch_out) {
             prev->switch_out(prev);
         }
-        if (next->switch_out == NULL && !is_idle_thread(sc, next)) {
+        if (is_service_thread(sc, next)) {
             mitigate_served();
         }
         sc->prev = prev;

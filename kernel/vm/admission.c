@@ -30,12 +30,23 @@ void admission_init(bool unbacked)
 
 /* ---- Sums ---- */
 
+/* What the VM has, and what its tables may still come to. */
+static uint64_t overhead_of(struct vm *vm)
+{
+    struct p2m_counters p;
+    struct view_stats view;
+
+    vm_memory_counters(vm, &p, &view);
+    return vm_overhead_bytes(vm) + (vm->config.memory_bytes >> TABLES_SHIFT) +
+           (view.tables_max - MIN(view.tables_max, view.tables)) * PAGE_SIZE;
+}
+
 static struct admission_claim claim_of(struct vm *vm)
 {
     struct admission_claim c = {
         .min = vm->config.swap == SWAP_OFF ? vm->config.max_bytes : vm->config.min_bytes,
         .max = vm->config.max_bytes,
-        .overhead = vm_overhead_bytes(vm) + (vm->config.memory_bytes >> TABLES_SHIFT),
+        .overhead = overhead_of(vm),
     };
     return c;
 }

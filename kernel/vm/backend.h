@@ -247,7 +247,7 @@ struct hv_backend {
     /* Per-VM structures (every port and MSR exits). fini accepts half-built VMs. */
     enum hv_err (*vm_init)(struct vm *vm);
     void (*vm_fini)(struct vm *vm);
-    /* Afterwards guest registers outside gpr[] hold reset values ("Processor Initialization State"). */
+    /* Afterwards nothing of a guest is left; vcpu_reset (vcpu.c) gives the registers what a reset does. */
     enum hv_err (*vcpu_init)(struct vcpu *v);
     void (*vcpu_fini)(struct vcpu *v);
     void (*vcpu_reset)(struct vcpu *v);

@@ -234,11 +234,6 @@ static void inject_page_fault(struct vcpu *v, uint64_t gva, uint32_t error)
     vcpu_inject_exception(v, EXC_PF, true, error);
 }
 
-static bool canonical(const struct guest_paging *pg, uint64_t gva)
-{
-    return gwalk_mode(pg) != GWALK_LONG4 || (uint64_t)((int64_t)(gva << 16) >> 16) == gva;
-}
-
 static uint32_t walk_access(struct vcpu *v, uint32_t access)
 {
     uint32_t flags = (access & GVA_WRITE ? GWALK_WRITE : 0) | (access & GVA_EXEC ? GWALK_EXEC : 0);
@@ -275,7 +270,7 @@ enum hv_err guestmem_translate(struct vcpu *v, gva_t gva, uint32_t access, bool 
     enum hv_err err;
 
     vcpu_paging(v, &pg);
-    if (!canonical(&pg, gva.a)) {
+    if (gwalk_mode(&pg) == GWALK_LONG4 && !is_canonical(gva.a)) {
         if (!fast) {
             vcpu_inject_gp(v);
         }

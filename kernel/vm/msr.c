@@ -167,16 +167,7 @@ static bool valid_type(uint8_t type)
 
 static enum hv_err write_pat(struct vcpu *v, uint32_t index, uint64_t value)
 {
-    const uint8_t uncached_minus = 7;
-
-    for (unsigned i = 0; i < 8; i++) {
-        uint8_t type = (uint8_t)(value >> (8 * i));
-
-        if (!valid_type(type) && type != uncached_minus) {
-            return HV_EPERM;
-        }
-    }
-    return hv->set_msr(v, index, value) == HV_OK ? HV_OK : HV_EPERM;
+    return pat_is_valid(value) && hv->set_msr(v, index, value) == HV_OK ? HV_OK : HV_EPERM;
 }
 
 static enum hv_err read_mtrrcap(struct vcpu *v, uint32_t index, uint64_t *out)

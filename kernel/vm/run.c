@@ -22,6 +22,7 @@ static void load(struct vcpu *v)
     struct cpu *cpu = this_cpu();
 
     fpu_load(v->fpu);
+    mitigate_switch(v->vm->id);
     if (v->loaded) {
         return;
     }
@@ -38,7 +39,6 @@ static void load(struct vcpu *v)
             doctor_first_entry(v);
         }
     }
-    mitigate_switch(v->vm->id);
 }
 
 static void put(struct vcpu *v)
@@ -55,7 +55,10 @@ static void put(struct vcpu *v)
 
 void run_switch_out(struct thread *t)
 {
-    put(t->arg);
+    struct vcpu *v = t->arg;
+
+    put(v);
+    mitigate_left(v->vm->id);
 }
 
 /* Fast handlers take far less than 2^32 ticks. */

@@ -7,6 +7,8 @@
 #include "arch/x86_64/clock.h"
 #include "arch/x86_64/cpuid.h"
 #include "arch/x86_64/fpu.h"
+#include "arch/x86_64/msr.h"
+#include "arch/x86_64/regs.h"
 #include "arch/x86_64/smp.h"
 #include "kernel/devices/devices.h"
 #include "kernel/devices/vlapic.h"
@@ -78,14 +80,64 @@ enum hv_err vcpu_create(struct vm *vm, unsigned id)
     return err;
 }
 
+/* "Processor State After Reset" */
+static void reset_segments(struct vcpu *v)
+{
+    const struct segment data = {.attr = 0x93, .limit = 0xffff};
+    const struct segment code = {
+        .selector = 0xf000, .attr = 0x9b, .limit = 0xffff, .base = 0xffff0000};
+    const struct segment ldt = {.attr = 0x82, .limit = 0xffff};
+    /* A busy 32-bit TSS: some refuse long mode with a 16-bit one. */
+    const struct segment tss = {.attr = 0x8b, .limit = 0xffff};
+    const struct segment table = {.limit = 0xffff};
+
+    for (enum seg_reg seg = SEG_ES; seg < SEG_LDTR; seg++) {
+        hv->set_seg(v, seg, seg == SEG_CS ? &code : &data);
+    }
+    hv->set_seg(v, SEG_LDTR, &ldt);
+    hv->set_seg(v, SEG_TR, &tss);
+    hv->set_seg(v, SEG_GDTR, &table);
+    hv->set_seg(v, SEG_IDTR, &table);
+}
+
+static void reset_processor(struct vcpu *v)
+{
+    static const struct {
+        enum hv_reg reg;
+        uint64_t value;
+    } values[] = {
+        {REG_RFLAGS, RFLAGS_FIXED1},
+        {REG_CR4, 0},
+        {REG_EFER, 0},
+        {REG_CR0, CR0_ET}, /* caches on: off they would only slow the guest down */
+        {REG_CR2, 0},
+        {REG_CR3, 0},
+        {REG_DR0, 0},
+        {REG_DR0 + 1, 0},
+        {REG_DR0 + 2, 0},
+        {REG_DR0 + 3, 0},
+        {REG_DR6, DR6_RESET},
+        {REG_DR7, DR7_RESET},
+        {REG_TPR, 0},
+    };
+
+    hv->vcpu_reset(v);
+    reset_segments(v);
+    for (unsigned i = 0; i < ARRAY_SIZE(values); i++) {
+        hv->set_reg(v, values[i].reg, values[i].value);
+    }
+    (void)hv->set_msr(v, MSR_PAT, PAT_RESET);
+    v->rip = 0xfff0;
+    memset(v->gpr, 0, sizeof(v->gpr));
+    v->gpr[GPR_RDX] = cpuid(CPUID_FEATURES, 0).eax; /* the processor's signature */
+}
+
 /* What INIT and power-on have in common. */
 static void reset_registers(struct vcpu *v)
 {
     hpa_t root;
 
-    memset(v->gpr, 0, sizeof(v->gpr));
-    v->gpr[GPR_RDX] = cpuid(CPUID_FEATURES, 0).eax; /* the processor's signature */
-    hv->vcpu_reset(v);
+    reset_processor(v);
     v->was_reset = true;
     v->pending_exception.type = EVENT_NONE;
     v->interrupted.type = EVENT_NONE;

@@ -74,7 +74,8 @@ static bool is_victim(struct p2m *p, gfn_t gfn, struct p2m_entry *e, bool any_sh
 }
 
 /* Consider the run around gfn. */
-static unsigned add_run(struct p2m *p, struct swap_batch *b, gfn_t gfn, unsigned most)
+static unsigned add_run(struct p2m *p, struct swap_batch *b, gfn_t gfn, unsigned most,
+                        bool any_shared)
 {
     uint64_t first = ALIGN_DOWN(gfn.n, RUN_PAGES);
     unsigned nr = 0;
@@ -82,7 +83,7 @@ static unsigned add_run(struct p2m *p, struct swap_batch *b, gfn_t gfn, unsigned
     for (unsigned i = 0; i < RUN_PAGES && nr < most; i++) {
         struct p2m_entry e;
 
-        if (is_victim(p, GFN(first + i), &e, false)) {
+        if (is_victim(p, GFN(first + i), &e, any_shared)) {
             if (!batch_add(b, GFN(first + i), &e)) {
                 break;
             }
@@ -92,9 +93,8 @@ static unsigned add_run(struct p2m *p, struct swap_batch *b, gfn_t gfn, unsigned
     return nr;
 }
 
-/* Few are left: go through all of RAM from a random place. */
-static unsigned look_through(struct p2m *p, struct swap_batch *b, uint64_t pages, unsigned most,
-                             bool any_shared)
+/* Few are left of any kind: go through all of RAM from a random place. */
+static unsigned look_through(struct p2m *p, struct swap_batch *b, uint64_t pages, unsigned most)
 {
     uint64_t at = draw(pages);
     unsigned nr = 0;
@@ -103,7 +103,7 @@ static unsigned look_through(struct p2m *p, struct swap_batch *b, uint64_t pages
         gfn_t gfn = nth_page(p, (at + i) % pages);
         struct p2m_entry e;
 
-        nr += is_victim(p, gfn, &e, any_shared) && batch_add(b, gfn, &e);
+        nr += is_victim(p, gfn, &e, true) && batch_add(b, gfn, &e);
         if (i % RELAX_PAGES == RELAX_PAGES - 1) {
             env_relax();
         }
@@ -119,13 +119,12 @@ static unsigned choose_victims(struct p2m *p, struct swap_batch *b, unsigned mos
     if (pages == 0) {
         return 0;
     }
-    for (unsigned i = 0; i < TRIES && nr < most; i++) {
-        nr += add_run(p, b, nth_page(p, draw(pages)), most - nr);
+    /* Those that free nothing by themselves make up for what lacks: a few pages that are written all the time
+     * must not stand before them. */
+    for (unsigned i = 0; i < 2 * TRIES && nr < most; i++) {
+        nr += add_run(p, b, nth_page(p, draw(pages)), most - nr, i >= TRIES);
     }
-    for (unsigned any_shared = 0; nr == 0 && any_shared < 2; any_shared++) {
-        nr = look_through(p, b, pages, most, any_shared);
-    }
-    return nr;
+    return nr != 0 ? nr : look_through(p, b, pages, most);
 }
 
 /* ---- The cache's oldest ---- */

@@ -9,6 +9,9 @@
  *        |                                                                |
  *        +---- decompressed, or read into a frame (incoming) -------------+
  *
+ * A page on a shared frame takes the same way: the last one on its frame like any other; one of several
+ * only when nothing else is left, and only to a slot.
+ *
  * Victims are drawn at random, in short runs of neighbours, so that no guest's own replacement can
  * fall in step. All of a batch are nominated (write-protected, one flush; mm/share/cow.h), copied,
  * and what was not written meanwhile leaves at the end: a page stays in its frame until its copy is

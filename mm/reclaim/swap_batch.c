@@ -286,13 +286,16 @@ static void evict(struct swap_batch *b, struct leaving *l, enum p2m_state state,
     cow_evict(b->p, l->gfn, &l->e, state, place, flush);
 }
 
-static void flush_evicted(struct swap_batch *b, struct flush_batch *flush)
+/* How many frames became free. */
+static uint64_t flush_evicted(struct swap_batch *b, struct flush_batch *flush)
 {
+    uint64_t freed = flush->nr;
+
     flush_batch_commit(flush);
     while (b->nr_shared != 0) {
-        index_put(b->shared[--b->nr_shared]);
-        p2m_dropped(b->p, 1);
+        freed += p2m_drop(b->p, b->shared[--b->nr_shared]);
     }
+    return freed;
 }
 
 /* Into the cache: what is compressed, or else the place of one word. */
@@ -347,7 +350,7 @@ static bool may_be_kept(const struct leaving *l)
 static uint64_t keep_some(struct swap_batch *b)
 {
     struct flush_batch flush;
-    uint64_t nr = 0;
+    uint64_t freed;
 
     flush_batch_init(&flush, &b->p->domain);
     for (unsigned i = 0; i < b->nr; i++) {
@@ -357,15 +360,14 @@ static uint64_t keep_some(struct swap_batch *b)
         if (is_leaving(l) && may_be_kept(l)) {
             env_copy_page(copy, env_frame_ptr(l->e.mfn));
             if (try_keeping(b, l, copy, &flush)) {
-                nr++;
                 leave_batch(l);
             }
             env_relax();
         }
     }
-    flush_evicted(b, &flush);
+    freed = flush_evicted(b, &flush);
     refill_spares();
-    return nr;
+    return freed;
 }
 
 /* ---- Leaving for the store ---- */
@@ -375,13 +377,10 @@ static bool copy_page(struct swap_batch *b, struct leaving *l, void *copy)
 {
     bool same = true;
 
-    if (l->e.state == P2M_PRIVATE) {
+    if (l->e.state != P2M_COMPRESSED) {
         env_copy_page(copy, env_frame_ptr(l->e.mfn));
-        return p2m_same(&l->e) && word_kind(l->e.seq) == KIND_NOMINATED;
-    }
-    if (l->e.state == P2M_SHARED) {
-        env_copy_page(copy, env_frame_ptr(l->e.mfn));
-        return p2m_same(&l->e);
+        return p2m_same(&l->e) &&
+               (l->e.state == P2M_SHARED || word_kind(l->e.seq) == KIND_NOMINATED);
     }
     spin_lock(&b->p->lock);
     same = p2m_same(&l->e);
@@ -592,7 +591,7 @@ static void finish_page(struct swap_batch *b, struct leaving *l, struct flush_ba
 static uint64_t finish(struct swap_batch *b)
 {
     struct flush_batch flush;
-    uint64_t nr;
+    uint64_t freed;
 
     swap_add(&swap.stats.writes, (uint64_t)-1);
     flush_batch_init(&flush, &b->p->domain);
@@ -601,12 +600,11 @@ static uint64_t finish(struct swap_batch *b)
             finish_page(b, &b->page[i], &flush);
         }
     }
-    nr = flush.nr + b->nr_shared;
-    flush_evicted(b, &flush);
+    freed = flush_evicted(b, &flush);
     b->tries++;
     prepare(b);
     (void)submit(b);
-    return nr;
+    return freed;
 }
 
 uint64_t batch_reap(void)

@@ -66,6 +66,7 @@ enum hv_err swap_in_init(void)
         in->req.arg = in;
         list_add_tail(&swap.free_reads, &in->node);
     }
+    swap.nr_free_reads = NR_READS;
     return HV_OK;
 }
 
@@ -75,17 +76,15 @@ void swap_in_fini(void)
     all_reads = NULL;
 }
 
-/* No VM has more than half of the reads, and while anybody lacks one a quarter: who sends many vCPUs for pages
- * holds up itself. What it has wakes it in the end. swap.lock held. */
+/* No VM has more than half of the reads, and a quarter from when all are used until a quarter is free again: who
+ * sends many vCPUs for pages holds up itself. What it has wakes it in the end. swap.lock held. */
 static bool may_read(const struct p2m *p)
 {
-    bool lacked = __atomic_load_n(&swap.reads_lacked, __ATOMIC_SEQ_CST);
-    bool room = !list_empty(&swap.free_reads) && p->reads < NR_READS / (lacked ? 4 : 2);
-
-    if (!room) {
-        __atomic_store_n(&swap.reads_lacked, true, __ATOMIC_SEQ_CST);
+    if (swap.nr_free_reads == 0) {
+        swap.reads_lacked = true;
+        return false;
     }
-    return room;
+    return p->reads < NR_READS / (swap.reads_lacked ? 4 : 2);
 }
 
 static struct swap_read *read_get(struct p2m *p)
@@ -98,6 +97,7 @@ static struct swap_read *read_get(struct p2m *p)
         list_del(&in->node);
         in->p = p;
         p->reads++;
+        swap.nr_free_reads--;
     }
     spin_unlock(&swap.lock);
     if (in != NULL) {
@@ -113,12 +113,13 @@ static void read_put(struct swap_read *in)
     spin_lock(&swap.lock);
     list_add_tail(&swap.free_reads, &in->node);
     p->reads--;
+    swap.nr_free_reads++;
+    bool lacked = swap.reads_lacked;
+    swap.reads_lacked = lacked && swap.nr_free_reads < NR_READS / 4;
     spin_unlock(&swap.lock);
     swap.cfg.wake(p);
-    /* Others' vCPUs may wait for this read, and none of their own ends. Who says so too late for this look
-     * sees the free read before it sleeps (swap_may_retry). */
-    if (unlikely(__atomic_load_n(&swap.reads_lacked, __ATOMIC_SEQ_CST))) {
-        __atomic_store_n(&swap.reads_lacked, false, __ATOMIC_SEQ_CST);
+    /* Others' vCPUs may wait for this read, and none of their own ends. */
+    if (unlikely(lacked)) {
         swap.cfg.wake_all();
     }
     swap_release(p);
@@ -317,6 +318,7 @@ static bool is_intact(const struct coming *c, mfn_t frame)
     if (swap.cfg.encrypt) {
         crypt_decrypt(page, page, slots_tweak(slot));
     }
+    env_saw_contents(); /* who reaps is anybody */
     return slots_check(slot, hash_page(page));
 }
 

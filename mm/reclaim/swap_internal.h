@@ -24,7 +24,8 @@ struct swap {
     bool gone;            /* the store is (atomic, set once) */
     struct spinlock lock; /* RANK_SWAP: lists of free requests, spares, rng */
     struct list free_batches, free_reads;
-    bool reads_lacked; /* somebody found no free read (atomic) */
+    unsigned nr_free_reads;
+    bool reads_lacked; /* somebody found no free read, and few have become free since */
     struct rng rng;
     mfn_t spare[SWAP_BATCH];
     unsigned nr_spare;
@@ -88,8 +89,8 @@ enum hv_err batch_init(void) __must_check;
 void batch_fini(void);
 /* NULL: all are under way, or reads go first. */
 struct swap_batch *batch_get(struct p2m *p, bool urgent) __must_check;
-/* Room for one more? Then gfn, which `e` describes, goes along: a page that is to be nominated, or one
- * that is compressed. */
+/* Room for one more? Then gfn, which `e` describes, goes along: a page that is to be nominated, one on a
+ * shared frame, or one that is compressed. */
 bool batch_add(struct swap_batch *b, gfn_t gfn, const struct p2m_entry *e);
 /* Nominate, compress what may be, start writing the rest; the batch is used up. */
 void batch_run(struct swap_batch *b, const struct swap_how *how, struct swap_step *out);

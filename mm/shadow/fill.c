@@ -117,11 +117,10 @@ static enum hv_err enter_leaf(struct entry_job *j, struct shadow_page *sp, unsig
         sp->seen[i] = j->entry[j->leaf_level];
     }
     /* What stood there may be in TLBs with rights or a frame that the next protect or drop will not find. */
-    uint64_t was = spt_load(&sp->table[i]);
-    if (entry_present(sp, i) && ((was & ~entry & SPT_W) || ((was ^ entry) & SPT_ADDRESS))) {
+    uint64_t was = __atomic_exchange_n(&sp->table[i], entry, __ATOMIC_ACQ_REL);
+    if ((was & SPT_P) && ((was & ~entry & SPT_W) || ((was ^ entry) & SPT_ADDRESS))) {
         shadow_note_removed(s);
     }
-    spt_store(&sp->table[i], entry);
     s->fills++;
     return HV_OK;
 }

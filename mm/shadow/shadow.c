@@ -21,7 +21,7 @@
 static void join(struct shadow *s, struct flush_batch *b)
 {
     if (b->domain != NULL && !MUTANT(shadow_no_join) &&
-        s->removed_epoch == __atomic_load_n(&b->domain->epoch, __ATOMIC_SEQ_CST)) {
+        !flush_has_passed(b->domain, s->removed_epoch)) {
         flush_batch_touch(b);
     }
     flush_batch_join(b);
@@ -64,8 +64,8 @@ static void protect_chain(struct shadow *s, uint64_t head)
     }
 }
 
-/* Accessed bits of a chain: were any set? `clear` them. */
-static bool chain_used(struct shadow *s, uint64_t head, bool clear)
+/* Accessed bits of a chain: were any set? `clear` them: with a flush, for which nobody waits. */
+static bool chain_used(uint64_t head, bool clear)
 {
     struct chain_at at;
     bool used = false;
@@ -77,7 +77,6 @@ static bool chain_used(struct shadow *s, uint64_t head, bool clear)
             used = true;
             if (clear) {
                 __atomic_fetch_and(entry, ~SPT_A, __ATOMIC_ACQ_REL);
-                shadow_note_removed(s);
             }
         }
     }
@@ -149,12 +148,12 @@ static void shadow_written(struct view *v, gfn_t gfn)
 
 /* ---- Use ---- */
 
-static bool age_region(struct shadow *s, struct shadow_region *r, gfn_t first, uint64_t nr)
+static bool age_region(struct shadow_region *r, gfn_t first, uint64_t nr)
 {
-    bool used = chain_used(s, r->large, true);
+    bool used = chain_used(r->large, true);
 
     for (uint64_t i = 0; r->heads != NULL && i < nr; i++) {
-        used |= chain_used(s, *region_head(r, gfn_add(first, i)), true);
+        used |= chain_used(*region_head(r, gfn_add(first, i)), true);
     }
     return used;
 }
@@ -172,10 +171,12 @@ static bool shadow_age(struct view *v, gfn_t gfn, struct flush_batch *b)
         struct shadow_region *r = region_look(s, gfn_add(first, at));
 
         if (r != NULL) {
-            used |= age_region(s, r, gfn_add(first, at), MIN(BIT(e.order), (uint64_t)REGION_PAGES));
+            used |= age_region(r, gfn_add(first, at), MIN(BIT(e.order), (uint64_t)REGION_PAGES));
         }
     }
-    join(s, b);
+    if (used) {
+        flush_batch_age(b);
+    }
     spin_unlock(&s->lock);
     return used;
 }
@@ -211,7 +212,7 @@ static enum hv_err watch_locked(struct shadow *s, gfn_t gfn, bool by_bit, enum v
     *how = WATCH_GONE;
     if (err == HV_OK && by_bit && !chain_is_empty(chain_of(r, gfn))) {
         *how = WATCH_BIT;
-        (void)chain_used(s, chain_of(r, gfn), true);
+        (void)chain_used(chain_of(r, gfn), true);
     } else if (err == HV_OK) {
         entry_clear_chain(s, region_head(r, gfn));
     }
@@ -226,7 +227,11 @@ static enum hv_err shadow_watch(struct view *v, gfn_t gfn, bool by_bit, struct f
 
     spin_lock(&s->lock);
     err = watch_locked(s, gfn, by_bit, how);
-    join(s, b);
+    if (err == HV_OK && *how == WATCH_BIT) {
+        flush_batch_age(b);
+    } else {
+        join(s, b);
+    }
     spin_unlock(&s->lock);
     return err;
 }
@@ -241,7 +246,7 @@ static enum view_use shadow_watched(struct view *v, gfn_t gfn, enum view_watch h
     uint64_t head = chain_of(r, gfn);
     if (r != NULL && !chain_is_empty(r->large)) {
         use = USE_UNKNOWN;
-    } else if (!chain_is_empty(head) && (how != WATCH_BIT || chain_used(s, head, false))) {
+    } else if (!chain_is_empty(head) && (how != WATCH_BIT || chain_used(head, false))) {
         use = USE_SEEN;
     }
     spin_unlock(&s->lock);
@@ -291,6 +296,7 @@ static void shadow_stats(struct view *v, struct view_stats *out)
     spin_lock(&s->lock);
     *out = (struct view_stats){
         .tables = s->frames,
+        .tables_max = s->cfg.overhead_frames,
         .leaves_4k = s->leaves[0],
         .leaves_2m = s->leaves[1],
         .fills = s->fills,

@@ -202,7 +202,8 @@ static inline void spt_store(uint64_t *slot, uint64_t entry)
     __atomic_store_n(slot, entry, __ATOMIC_RELEASE);
 }
 
-/* Somebody may still use a translation that is not in the tables any more. */
+/* Somebody may still use a translation that was just taken out of the tables, by a locked operation, which
+ * is the fence that flush_has_passed wants. */
 static inline void shadow_note_removed(struct shadow *s)
 {
     s->removed_epoch = __atomic_load_n(&p2m_flush_domain(s->view.p2m)->epoch, __ATOMIC_SEQ_CST);

@@ -94,7 +94,7 @@ enum hv_err born_page(struct p2m *p, gfn_t gfn, const void *data)
     }
     memcpy(env_frame_ptr(prepared), data, PAGE_SIZE);
     spin_lock(&p->lock);
-    p2m_let_go(p, 1); /* what find_frame holds */
+    p2m_let_go(p, 1, NULL); /* what find_frame holds */
     spin_unlock(&p->lock);
     if (!hash_is_zero(env_frame_ptr(prepared))) {
         err = find_frame(p, gfn, prepared, &with);

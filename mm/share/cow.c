@@ -111,7 +111,7 @@ static bool enter_copy(struct p2m *p, gfn_t gfn, mfn_t copy, uint32_t access, st
     e->mfn = copy;
     count_broken(p, &was);
     if (was.state == P2M_SHARED) {
-        p2m_let_go(p, 1);
+        p2m_let_go(p, 1, access & P2M_FAST ? NULL : b); /* break_copy flushes by itself */
     }
     return true;
 }
@@ -137,23 +137,18 @@ static enum hv_err break_copy(struct p2m *p, gfn_t gfn, mfn_t copy, uint32_t acc
     }
     if (fast) {
         if (!MUTANT(local_break_without_flush)) {
-            env_flush_local(&p->domain);
+            flush_local(&p->domain);
         }
         if (mfn_valid(old)) {
             index_put_fast(old);
             p2m_dropped(p, 1);
         }
     } else {
-        /* The frame is not mapped maybe, but readers by p2m_peek may stand on it. */
-        if (mfn_valid(old) && !MUTANT(unmapped_break_without_flush)) {
-            flush_batch_touch(&batch);
-        }
         if (!MUTANT(break_without_flush)) {
             flush_batch_commit(&batch);
         }
         if (mfn_valid(old)) {
-            index_put(old);
-            p2m_dropped(p, 1);
+            (void)p2m_drop(p, old);
         }
     }
     return HV_OK;
@@ -322,8 +317,7 @@ void cow_evict(struct p2m *p, gfn_t gfn, struct p2m_entry *e, enum p2m_state sta
     }
     if (shared) {
         p->count.shared--;
-        p2m_let_go(p, 1);
-        flush_batch_touch(b); /* as in break_copy */
+        p2m_let_go(p, 1, b);
     } else {
         p->count.consumed--;
         flush_batch_free_block(b, old, ORDER_4K);

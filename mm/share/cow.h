@@ -43,6 +43,6 @@ enum hv_err cow_promote(struct p2m *p, struct p2m_entry *e, uint64_t key) __must
 bool cow_still_nominated(struct p2m_entry *e) __must_check;
 /* The page, shared or still nominated, loses its frame: its contents are at `place` in `state` from now on. A
  * nominated one's goes into the batch; a shared one's is let go, to be put once the batch is flushed
- * (index_put, p2m_dropped). p locked. */
+ * (p2m_drop). p locked. */
 void cow_evict(struct p2m *p, gfn_t gfn, struct p2m_entry *e, enum p2m_state state, uint64_t place,
                struct flush_batch *b);

@@ -221,11 +221,14 @@ static void frame_gone(mfn_t mfn)
     buddy_free(mfn, 0);
 }
 
-void index_put(mfn_t mfn)
+bool index_put(mfn_t mfn)
 {
-    if (drop_ref(mfn)) {
+    bool last = drop_ref(mfn);
+
+    if (last) {
         frame_gone(mfn);
     }
+    return last;
 }
 
 void index_put_fast(mfn_t mfn)

@@ -79,8 +79,8 @@ uint64_t index_hints(unsigned member);
 enum hv_err index_add(uint64_t key, uint32_t salt, mfn_t mfn, uint32_t refs) __must_check;
 /* Take another reference. False: the count is at its end. The caller has one. */
 bool index_hold(mfn_t mfn) __must_check;
-/* Drop a reference; with the last one the frame is free. Not on the fast path. */
-void index_put(mfn_t mfn);
+/* Drop a reference. True: it was the last, and the frame is free. Not on the fast path. */
+bool index_put(mfn_t mfn);
 /* The same on the fast path: a frame that nobody holds any more waits for index_reap. */
 void index_put_fast(mfn_t mfn);
 void index_reap(void);

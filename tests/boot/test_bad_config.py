@@ -66,7 +66,8 @@ def test_bad_config(on):
         r"ballast\.conf:25: ",
         r"command line: 'maxcpu' is ignored; accepted: loglevel, .*maxcpus, .*break",
         r"command line: loglevel=loud: accepted: error, warn, info, debug",
-    ], cmdline="maxcpu=1 loglevel=loud")
+        r"command line: fail=p2m\.frme: there is no such site; accepted: .*p2m\.frame.*slab\.object",
+    ], cmdline="maxcpu=1 loglevel=loud fail=p2m.frme:7")
 
 
 @runs_on(svm={"mem": "1G"}, vmx={"mem": "1G", "limit": 300, "long": True})

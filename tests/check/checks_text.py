@@ -13,7 +13,7 @@ LOG = ("kernel/log.h", "kernel/panic.h")
 # table formats it reports, and memory for its tables.
 BACKEND_SEES = ("arch/x86_64/", "mm/types.h", "mm/slab.h", "mm/buddy.h", "mm/env.h",
                 "mm/p2m.h", "mm/pt/", "kernel/vm/backend.h", "kernel/vm/doctor.h",
-                "kernel/vm/vm.h", *LIB, *LOG)
+                "kernel/vm/softmmu_regs.h", "kernel/vm/vm.h", *LIB, *LOG)
 ALLOWED = {
     "kernel/lib/": (),
     "mm/": LIB,

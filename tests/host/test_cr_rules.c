@@ -40,6 +40,9 @@ static void test_cr0(void **state)
     assert_false(cr_rules_cr0(&s, CR0_PE | CR0_PG));
     s.cr4 = CR4_PAE;
     assert_true(cr_rules_cr0(&s, CR0_PE | CR0_PG));
+    s.task16 = true;
+    assert_false(cr_rules_cr0(&s, CR0_PE | CR0_PG));
+    s.task16 = false;
     s.code64 = true;
     assert_false(cr_rules_cr0(&s, CR0_PE | CR0_PG));
     s = long64;

@@ -12,50 +12,33 @@
 #include <cmocka.h>
 #include <string.h>
 
-#include "arch/x86_64/percpu.h"
-#include "kernel/vm/exit.h"
+#include "mm/env.h"
 #include "svm/svm.h"
 #include "tests/host/env.h"
+#include "tests/host/tagenv.h"
 #include "vmx/vmx.h"
 
 #define NR_CPUS 3u
 #define NR_VMS 3u
 #define NR_VCPUS 6u /* two per VM */
 #define MAX_TAGS 7u
-#define STEPS 20000u
 
-/* What is cached under one key: who filled it, and at which epoch of its VM. */
-struct cached {
-    const struct vcpu *by;
-    uint64_t epoch;
-};
-
-static struct cpu cpus[NR_CPUS];
-static unsigned here;
-static struct cached linear[NR_CPUS][MAX_TAGS + 1]; /* by tag; with nested tables: combined */
-static struct cached nested[NR_CPUS][NR_VMS];       /* by root; VMX */
-static const struct vmcb *last[NR_CPUS];            /* whose clean fields the processor has */
+/* By tag; with nested tables: combined. */
+static struct tagenv_cached linear[NR_CPUS][MAX_TAGS + 1];
+static struct tagenv_cached nested[NR_CPUS][NR_VMS]; /* by root; VMX */
+static const struct vmcb *last[NR_CPUS];             /* whose clean fields the processor has */
 static uint32_t asid_kept[NR_CPUS];
-static struct vcpu vcpus[NR_VCPUS];
-static uint64_t epochs[NR_VMS];
 static struct vmx_vcpu vmx_vcpus[NR_VCPUS];
 static struct svm_vcpu svm_vcpus[NR_VCPUS];
 static struct vmcb vmcbs[NR_VCPUS];
 static bool software;
 static unsigned nr_flushes;
 
-struct backend_caps hv_caps;
-const struct hv_backend *hv;
 struct vmx_caps vmx_caps;
-
-struct cpu *this_cpu(void)
-{
-    return &cpus[here];
-}
 
 uint64_t vmx_fetch(struct vcpu *v, enum vmx_copy what)
 {
-    fail_msg("vCPU %u: field %u was never set", (unsigned)(v - vcpus), what);
+    fail_msg("vCPU %u: field %u was never set", tagenv_number(v), what);
     return 0;
 }
 
@@ -69,6 +52,8 @@ static uint64_t root_of(unsigned vm)
 /* INVEPT: of one root, or of all; linear translations by paging alone stay. */
 void vmx_invept(uint64_t type, uint64_t eptp)
 {
+    unsigned here = env_cpu();
+
     assert_true(vmx_caps.ept_vpid &
                 (type == INV_SINGLE ? EPTCAP_INVEPT_SINGLE : EPTCAP_INVEPT_ALL));
     assert_false(software);
@@ -77,12 +62,12 @@ void vmx_invept(uint64_t type, uint64_t eptp)
         if (type == INV_SINGLE && eptp != root_of(vm)) {
             continue;
         }
-        nested[here][vm] = (struct cached){NULL, 0};
+        nested[here][vm] = (struct tagenv_cached){0};
         for (unsigned tag = 0; tag <= MAX_TAGS; tag++) {
             const struct vcpu *by = linear[here][tag].by;
 
-            if (by != NULL && (by - vcpus) % NR_VMS == vm) {
-                linear[here][tag] = (struct cached){NULL, 0};
+            if (by != NULL && tagenv_vm(by) == vm) {
+                linear[here][tag] = (struct tagenv_cached){0};
             }
         }
     }
@@ -91,58 +76,51 @@ void vmx_invept(uint64_t type, uint64_t eptp)
 /* INVVPID: linear and combined translations of one VPID, or of all but 0. */
 void vmx_invvpid(uint64_t type, uint32_t vpid)
 {
+    unsigned here = env_cpu();
+
     assert_true(vmx_caps.ept_vpid &
                 (type == INV_SINGLE ? EPTCAP_INVVPID_SINGLE : EPTCAP_INVVPID_ALL));
     nr_flushes++;
     for (unsigned tag = 1; tag <= MAX_TAGS; tag++) {
         if (type == INV_ALL || tag == vpid) {
-            linear[here][tag] = (struct cached){NULL, 0};
+            linear[here][tag] = (struct tagenv_cached){0};
         }
     }
 }
 
-/* The guest uses all that is cached under its keys, and adds to it. */
-static void use(unsigned i, struct cached *c, bool own, uint64_t epoch)
-{
-    if (c->by != NULL) {
-        assert_true(!own || c->by == &vcpus[i]);
-        assert_int_equal(c->epoch, epoch);
-    }
-    *c = (struct cached){&vcpus[i], epoch};
-}
-
-/* What vmx_prepare and the processor do. */
+/* What vmx_prepare does behind vmx_flush_due, and the processor. */
 static void vmx_entry(unsigned i, uint64_t epoch, bool refused)
 {
     struct vmx_vcpu *s = &vmx_vcpus[i];
     uint32_t tag = hv_caps.nr_tags != 0 ? (uint32_t)s->copy[VC_VPID] : 0;
+    unsigned here = env_cpu();
 
-    if (s->dirty & VMX_FLUSH_LINEAR) {
-        vmx_flush_linear(&vcpus[i]);
-    }
+    vmx_flush_due(&tagenv.vcpus[i]);
     s->dirty = 0;
     if (refused) {
         return;
     }
     if (tag == 0) {
-        linear[here][0] = (struct cached){NULL, 0}; /* without VPIDs, every entry and exit */
+        linear[here][0] = (struct tagenv_cached){0}; /* without VPIDs, every entry and exit */
     }
-    use(i, &linear[here][tag], true, epoch);
+    tagenv_use(i, &linear[here][tag], true, epoch);
     if (!software) {
-        use(i, &nested[here][i % NR_VMS], false, epoch);
+        tagenv_use(i, &nested[here][tagenv_vm(&tagenv.vcpus[i])], false, epoch);
     }
 }
 
-/* What VMRUN and svm_exit do. Clean fields are those that the processor had of this VMCB. */
+/* What VMRUN and svm_exit do. Clean fields are those that the processor has of the VMCB that it ran last; of
+ * another it takes all ("VMCB Clean Bits"). */
 static void svm_entry(unsigned i, uint64_t epoch, bool refused)
 {
     struct vmcb *m = &vmcbs[i];
+    unsigned here = env_cpu();
 
     if (refused) {
         return;
     }
     if (last[here] != m) {
-        m->ctl.clean = 0; /* svm.c: the vCPU was elsewhere, or another was here */
+        m->ctl.clean = 0;
     }
     if (!(m->ctl.clean & CLEAN_ASID)) {
         asid_kept[here] = m->ctl.asid;
@@ -153,97 +131,39 @@ static void svm_entry(unsigned i, uint64_t epoch, bool refused)
         nr_flushes++;
     } else if (m->ctl.tlb_control == TLB_FLUSH_ASID) {
         assert_true(hv_caps.flush_by_tag);
-        linear[here][asid_kept[here]] = (struct cached){NULL, 0};
+        linear[here][asid_kept[here]] = (struct tagenv_cached){0};
         nr_flushes++;
     }
-    use(i, &linear[here][asid_kept[here]], true, epoch);
+    tagenv_use(i, &linear[here][asid_kept[here]], true, epoch);
     m->ctl.tlb_control = TLB_KEEP;
     m->ctl.clean = CLEAN_ALL;
 }
 
-static const struct hv_backend vmx = {.name = "VMX", .set_tag = vmx_set_tag};
-static const struct hv_backend svm = {.name = "SVM", .set_tag = svm_set_tag};
+static const struct hv_backend fake_vmx = {.name = "VMX", .set_tag = vmx_set_tag};
+static const struct hv_backend fake_svm = {.name = "SVM", .set_tag = svm_set_tag};
+static const struct tagenv_machine vmx = {&fake_vmx, NR_CPUS, NR_VMS, NR_VCPUS, vmx_entry};
+static const struct tagenv_machine svm = {&fake_svm, NR_CPUS, NR_VMS, NR_VCPUS, svm_entry};
 
-/* ---- Sections, as kernel/vm/run.c does them ---- */
-
-static void enter(unsigned i, uint64_t epoch, bool refused)
+static void start(const struct tagenv_machine *machine, uint32_t nr_tags, bool flush_by_tag)
 {
-    if (hv == &vmx) {
-        vmx_entry(i, epoch, refused);
-    } else {
-        svm_entry(i, epoch, refused);
-    }
-    if (refused) {
-        tag_entry_failed(&vcpus[i]);
-    }
-}
-
-static void section(unsigned i, unsigned entries, bool refused)
-{
-    struct vcpu *v = &vcpus[i];
-    uint64_t epoch = epochs[i % NR_VMS];
-
-    tag_check(v);
-    for (unsigned n = 0; n < entries; n++) {
-        if (epoch != v->flushed_epoch) {
-            tag_assign(v, epoch);
-        }
-        enter(i, epoch, refused);
-    }
-}
-
-static void start(const struct hv_backend *backend, uint32_t nr_tags, bool flush_by_tag)
-{
-    hv = backend;
-    hv_caps = (struct backend_caps){.nr_tags = nr_tags, .flush_by_tag = flush_by_tag};
-    memset(cpus, 0, sizeof(cpus));
+    tagenv_start(machine, nr_tags, flush_by_tag);
     memset(linear, 0, sizeof(linear));
     memset(nested, 0, sizeof(nested));
     memset(last, 0, sizeof(last));
-    memset(vcpus, 0, sizeof(vcpus));
     memset(vmx_vcpus, 0, sizeof(vmx_vcpus));
     memset(vmcbs, 0, sizeof(vmcbs));
-    for (unsigned i = 0; i < NR_CPUS; i++) {
-        cpus[i].id = i;
-    }
     for (unsigned i = 0; i < NR_VCPUS; i++) {
-        vcpus[i].tag_cpu = UINT32_MAX;
-        vcpus[i].vendor = backend == &vmx ? (void *)&vmx_vcpus[i] : &svm_vcpus[i];
+        struct vcpu *v = &tagenv.vcpus[i];
+
+        v->vendor = machine == &vmx ? (void *)&vmx_vcpus[i] : &svm_vcpus[i];
         svm_vcpus[i] = (struct svm_vcpu){.vmcb = &vmcbs[i]};
         vmx_vcpus[i].software = software;
-        if (backend == &vmx) {
-            vmx_set(&vcpus[i], VC_EPTP, root_of(i % NR_VMS));
-            vmx_set(&vcpus[i], VC_VPID, 0);
+        if (machine == &vmx) {
+            vmx_set(v, VC_EPTP, root_of(tagenv_vm(v)));
+            vmx_set(v, VC_VPID, 0);
         }
-    }
-    for (unsigned i = 0; i < NR_VMS; i++) {
-        epochs[i] = 1;
     }
     nr_flushes = 0;
-}
-
-static void move_about(struct rng *rng)
-{
-    for (unsigned step = 0; step < STEPS; step++) {
-        unsigned i = (unsigned)rng_below(rng, NR_VCPUS);
-
-        here = (unsigned)rng_below(rng, NR_CPUS);
-        switch (rng_below(rng, 16)) {
-        case 0:
-        case 1:
-            epochs[i % NR_VMS]++; /* a flush of the VM */
-            break;
-        case 2:
-            vcpus[i].flushed_epoch = 0; /* a reset */
-            break;
-        case 3:
-            section(i, 1, true);
-            break;
-        default:
-            section(i, 1 + (unsigned)rng_below(rng, 3), false);
-            break;
-        }
-    }
 }
 
 static void vmx_moves(void **state)
@@ -260,8 +180,8 @@ static void vmx_moves(void **state)
         software = c & 1;
         vmx_caps.ept_vpid = invept[c / 2 % 2] | invvpid[c / 4 % 3];
         start(&vmx, sizes[c / 12], true);
-        move_about(&rng);
-        assert_true(nr_flushes < 2 * STEPS);
+        tagenv_move(&rng, 2);
+        assert_true(nr_flushes < 2 * TAGENV_STEPS);
     }
 }
 
@@ -274,8 +194,8 @@ static void svm_moves(void **state)
     rng_seed(&rng, env_seed("entry flush: SVM"));
     for (unsigned c = 0; c < 2 * ARRAY_SIZE(sizes); c++) {
         start(&svm, sizes[c / 2], c % 2 != 0);
-        move_about(&rng);
-        assert_in_range(nr_flushes, 1, STEPS);
+        tagenv_move(&rng, 2);
+        assert_in_range(nr_flushes, 1, TAGENV_STEPS);
     }
 }
 
@@ -290,13 +210,13 @@ static void switches_flush_nothing(void **state)
 
         software = c == 1;
         start(c == 2 ? &svm : &vmx, MAX_TAGS, true);
-        here = 0;
+        env_set_cpu(0);
         for (unsigned i = 0; i < NR_VCPUS; i++) {
-            section(i, 2, false);
+            tagenv_section(i, 2, false);
         }
         first = nr_flushes;
         for (unsigned n = 0; n < 50 * NR_VCPUS; n++) {
-            section(n % NR_VCPUS, 2, false);
+            tagenv_section(n % NR_VCPUS, 2, false);
         }
         assert_int_equal(nr_flushes, first);
     }

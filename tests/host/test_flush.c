@@ -146,6 +146,33 @@ static void change_of_another_is_waited_for(void **state)
     env_stop();
 }
 
+/* What was removed while a flush was under way is not what that flush was for. */
+static uint64_t removed_meanwhile;
+
+static void remove_meanwhile(struct flush_domain *d)
+{
+    removed_meanwhile = d->epoch;
+}
+
+static void only_later_flushes_count(void **state)
+{
+    struct flush_batch batch;
+    uint64_t before;
+
+    (void)state;
+    start(&batch);
+    before = domain.epoch;
+    assert_false(flush_has_passed(&domain, before));
+    test_env.on_flush = remove_meanwhile;
+    flush_now(&domain);
+    assert_true(flush_has_passed(&domain, before));
+    assert_false(flush_has_passed(&domain, removed_meanwhile));
+    test_env.on_flush = NULL;
+    flush_local(&domain);
+    assert_true(flush_has_passed(&domain, removed_meanwhile));
+    env_stop();
+}
+
 /* A frame that waits is nobody's to free. */
 static void freeing_twice_panics(void **state)
 {
@@ -171,6 +198,7 @@ int main(void)
         cmocka_unit_test(forgotten_flush_panics),
         cmocka_unit_test(freeing_twice_panics),
         cmocka_unit_test(change_of_another_is_waited_for),
+        cmocka_unit_test(only_later_flushes_count),
     };
 
     return cmocka_run_group_tests_name("flush", tests, NULL, NULL);

@@ -82,9 +82,42 @@ static void test_plans(void **state)
     }
 }
 
+/* What ran before guest 3, and what is dropped then. */
+static void test_entries(void **state)
+{
+    static const struct {
+        struct mitigate_cpu before;
+        struct mitigate_flushes want; /* predictors, L1 data, buffers */
+    } entries[] = {
+        {{0, false}, {true, true, true}}, {{3, false}, {false, false, false}},
+        {{3, true}, {false, true, true}}, {{4, false}, {true, true, true}},
+        {{4, true}, {true, true, true}},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(entries); i++) {
+        for (unsigned has = 0; has < 8; has++) {
+            const struct mitigate_plan plan = {
+                .predictors = has & 1 ? MITIGATE_ACTIVE : MITIGATE_NO_MEANS,
+                .l1_data = has & 2 ? MITIGATE_ACTIVE : MITIGATE_NOT_NEEDED,
+                .buffers = has & 4 ? MITIGATE_ACTIVE : MITIGATE_NOT_NEEDED,
+            };
+            struct mitigate_cpu c = entries[i].before;
+            struct mitigate_flushes got = mitigate_at_entry(&plan, &c, 3);
+
+            assert_int_equal(got.predictors, entries[i].want.predictors && (has & 1));
+            assert_int_equal(got.l1_data, entries[i].want.l1_data && (has & 2));
+            assert_int_equal(got.buffers, entries[i].want.buffers && (has & 4));
+            got = mitigate_at_entry(&plan, &c, 3);
+            assert_false(got.predictors || got.l1_data || got.buffers);
+        }
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_plans)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_plans),
+                                       cmocka_unit_test(test_entries)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,6 +13,7 @@
 #include "kernel/emul/emul.h"
 #include "kernel/vm/exit.h"
 #include "kernel/vm/memwait.h"
+#include "kernel/vm/softmmu_regs.h"
 #include "mm/gwalk.h"
 #include "mm/p2m.h"
 #include "tests/host/fakevm.h"
@@ -286,13 +287,31 @@ static void faults(void **state)
     assert_int_equal(now.failures, 2);
 }
 
+/* The contract of backend.h, bit by bit. */
+static void processor_registers(void **state)
+{
+    const uint64_t never = CR4_PGE | CR4_PCIDE | CR4_PKE, walk = CR4_SMEP | CR4_SMAP;
+
+    (void)state;
+    for (unsigned i = 0; i < 16; i++) {
+        uint64_t cr0 = CR0_PE | CR0_TS | CR0_CD | CR0_NW | (i & 1 ? CR0_PG : 0);
+        uint64_t efer = EFER_SCE | (i & 2 ? EFER_LME : 0);
+        uint64_t cr4 = CR4_OSFXSR | (i & 4 ? never | walk : 0);
+        struct softmmu_regs r = softmmu_regs(cr0, cr4, efer, (i & 8) != 0);
+
+        assert_int_equal(r.cr0, CR0_PE | CR0_TS | CR0_PG | CR0_WP);
+        assert_int_equal(r.cr4, CR4_OSFXSR | CR4_PAE | ((i & 5) == 5 ? walk : 0));
+        assert_int_equal(r.efer, EFER_SCE | ((i & 3) == 3 ? EFER_LME | EFER_LMA : 0) |
+                                     (i & 8 ? EFER_NXE : 0));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cr3_loads),
-        cmocka_unit_test(changed_and_ready),
-        cmocka_unit_test(invlpg_forms),
-        cmocka_unit_test(faults),
+        cmocka_unit_test(cr3_loads),           cmocka_unit_test(changed_and_ready),
+        cmocka_unit_test(invlpg_forms),        cmocka_unit_test(faults),
+        cmocka_unit_test(processor_registers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

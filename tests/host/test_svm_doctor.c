@@ -66,7 +66,7 @@ static void test_sound(void **state)
     (void)state;
     vmcb_init(&m, &cfg);
     m.ctl.ncr3 = 0x30000;
-    assert_int_equal(check(), 0); /* as after reset */
+    assert_int_equal(check(), 0); /* as vcpu_init leaves it */
     set_up();
     assert_int_equal(check(), 0);
     m.ctl.event_inj = EVINJ_VALID | EVINJ_TYPE_INTR << EVINJ_TYPE_SHIFT | 0x40;

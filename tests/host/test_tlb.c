@@ -29,12 +29,14 @@
 #include "kernel/vm/swapping.h"
 #include "mm/audit.h"
 #include "mm/buddy.h"
+#include "mm/env.h"
 #include "mm/p2m_internal.h" /* pages are taken away as reclaim does it */
 #include "mm/pt/fmt_x86.h"
 #include "mm/pt/pt.h"
 #include "mm/view.h"
 #include "tests/host/env.h"
 #include "tests/host/lockstep.h"
+#include "tests/host/tagenv.h"
 
 #define BASE MFN(0x200)
 #define NR_FRAMES 16384ull
@@ -61,18 +63,11 @@ struct tlb {
     struct cached page[WINDOW], table[WINDOW >> ORDER_2M];
 };
 
-static struct cpu cpus[NR_CPUS];
 static bool taken[NR_GUEST_CPUS]; /* a vCPU's thread runs there */
 static bool kicked[NR_CPUS];
 static struct tlb tlb[NR_GUEST_CPUS][MAX_TAGS + 1];
 static struct vm vms[NR_VMS];
-static struct vcpu vcpus[NR_VCPUS];
 static struct thread threads[NR_VCPUS];
-static struct {
-    uint32_t tag;
-    bool flush, flush_all;
-} control[NR_VCPUS];                             /* what the next entry is asked for */
-static unsigned cpu_of[NR_VCPUS + NR_OPERATORS]; /* by actor */
 static unsigned operators_left;
 static struct rng rng;
 
@@ -94,17 +89,6 @@ static void check(bool ok, const char *what)
 
 /* ---- Processors and threads ---- */
 
-struct cpu *this_cpu(void)
-{
-    return &cpus[cpu_of[lockstep_self()]];
-}
-
-static void be_on(unsigned cpu)
-{
-    cpu_of[lockstep_self()] = cpu;
-    env_set_cpu(cpu);
-}
-
 /* Wait for a processor of those that run guests. */
 static void get_cpu(void)
 {
@@ -112,9 +96,9 @@ static void get_cpu(void)
         unsigned cpu = (unsigned)rng_below(&rng, NR_GUEST_CPUS);
 
         if (!taken[cpu]) {
-            seen.moves += cpu != cpu_of[lockstep_self()];
+            seen.moves += cpu != env_cpu();
             taken[cpu] = true;
-            be_on(cpu);
+            env_set_cpu(cpu);
             return;
         }
         lockstep_turn();
@@ -124,7 +108,7 @@ static void get_cpu(void)
 static void put_cpu(void)
 {
     run_switch_out(&threads[lockstep_self()]);
-    taken[this_cpu()->id] = false;
+    taken[env_cpu()] = false;
     this_cpu()->need_resched = false;
 }
 
@@ -186,6 +170,11 @@ void fpu_save(struct fpu_state *st)
 void msr_load(struct vcpu *v)
 {
     (void)v;
+}
+
+void mitigate_left(uint32_t vm)
+{
+    (void)vm;
 }
 
 void mitigate_switch(uint32_t vm)
@@ -333,11 +322,6 @@ const struct exit_handlers exit_table[NR_EXIT_KINDS] = {
 
 /* ---- The vendor: guests on model hardware ---- */
 
-static unsigned vm_number(const struct vcpu *v)
-{
-    return (unsigned)(v->vm - vms);
-}
-
 /* The frame is the VM's own, or waits for the flush that makes this use of it legal. */
 static bool is_own(const struct vcpu *v, mfn_t mfn, enum frame_use use)
 {
@@ -350,7 +334,7 @@ static void check_page(const struct vcpu *v, uint64_t gfn, const struct cached *
 {
     const struct frame *f = frame_of(frame_head(c->mfn));
 
-    check(c->at >= oldest[vm_number(v)][gfn], "a translation outlived its flush");
+    check(c->at >= oldest[tagenv_vm(v)][gfn], "a translation outlived its flush");
     check(is_own(v, c->mfn, FRAME_GUEST), "a translation leads to somebody else's frame");
     check((f->order & FRAME_PENDING) || f->gfn + (c->mfn.n - frame_mfn(f).n) == gfn,
           "a translation leads to another page of the VM");
@@ -413,7 +397,7 @@ static bool guest_access(const struct vcpu *v, struct tlb *t, uint64_t gfn, bool
         seen.hits++;
     }
     check_page(v, gfn, c);
-    check(!write || c->at >= oldest_write[vm_number(v)][gfn], "a write after its protection");
+    check(!write || c->at >= oldest_write[tagenv_vm(v)][gfn], "a write after its protection");
     return true;
 }
 
@@ -433,17 +417,11 @@ static bool kick_arrives(unsigned cpu)
 
 static void fake_run(struct vcpu *v, struct vm_exit *exit)
 {
-    unsigned i = (unsigned)(v - vcpus), cpu = this_cpu()->id;
-    struct tlb *mine = &tlb[cpu][hv_caps.nr_tags != 0 ? control[i].tag : vm_number(v)];
+    unsigned i = tagenv_number(v), cpu = env_cpu();
+    struct tlb *mine = &tlb[cpu][tagenv_key(i)];
     bool spins = rng_below(&rng, 6) == 0;
 
-    if (control[i].flush_all) {
-        memset(tlb[cpu], 0, sizeof(tlb[cpu]));
-        seen.full_flushes++;
-    } else if (control[i].flush) {
-        memset(mine, 0, sizeof(*mine));
-    }
-    control[i].flush = control[i].flush_all = false;
+    tagenv_flush(i, tlb[cpu], sizeof(tlb[cpu]), mine, sizeof(*mine));
     for (unsigned left = (unsigned)rng_below(&rng, 40); !kick_arrives(cpu); lockstep_turn()) {
         uint64_t gfn = pick_gfn();
         bool write = rng_below(&rng, 2) != 0;
@@ -473,7 +451,7 @@ static void fake_section_begin(struct vcpu *v)
 static void fake_section_end(struct vcpu *v)
 {
     (void)v;
-    kicked[this_cpu()->id] = false;
+    kicked[env_cpu()] = false;
     this_cpu()->need_resched |= rng_below(&rng, 3) == 0;
 }
 
@@ -484,9 +462,7 @@ static void fake_load(struct vcpu *v)
 
 static void fake_set_tag(struct vcpu *v, uint32_t tag, bool flush, bool flush_all)
 {
-    control[v - vcpus].tag = tag;
-    control[v - vcpus].flush = flush;
-    control[v - vcpus].flush_all = flush_all;
+    tagenv_set_tag(v, tag, flush, flush_all);
     lockstep_turn();
 }
 
@@ -499,8 +475,7 @@ static const struct hv_backend backend = {
     .run = fake_run,
     .set_tag = fake_set_tag,
 };
-const struct hv_backend *hv = &backend;
-struct backend_caps hv_caps;
+static const struct tagenv_machine machine = {&backend, NR_CPUS, NR_VMS, NR_VCPUS, NULL};
 
 /* ---- Operators ---- */
 
@@ -599,7 +574,7 @@ static void operate(void)
 
 static void operator_thread(void)
 {
-    be_on(OPERATOR_CPU);
+    env_set_cpu(OPERATOR_CPU);
     for (unsigned n = 0; n < OPERATIONS; n++) {
         operate();
         for (uint64_t rest = rng_below(&rng, 30); rest > 0; rest--) {
@@ -608,7 +583,7 @@ static void operator_thread(void)
     }
     if (--operators_left == 0) {
         for (unsigned i = 0; i < NR_VCPUS; i++) {
-            __atomic_fetch_or(&vcpus[i].request, VCPU_REQ_STOP, __ATOMIC_SEQ_CST);
+            __atomic_fetch_or(&tagenv.vcpus[i].request, VCPU_REQ_STOP, __ATOMIC_SEQ_CST);
         }
         memset(kicked, 1, sizeof(kicked));
     }
@@ -617,7 +592,7 @@ static void operator_thread(void)
 static void vcpu_thread(unsigned i)
 {
     get_cpu();
-    run_vcpu(&vcpus[i]);
+    run_vcpu(&tagenv.vcpus[i]);
     put_cpu();
 }
 
@@ -645,12 +620,11 @@ static void build_vm(unsigned i, bool large_pages)
     assert_int_equal(nested_create(vm->p2m, &fmt_x86_npt, vm->id, &vm->view), HV_OK);
     vm->flush = p2m_flush_domain(vm->p2m);
     for (unsigned n = 0; n < VCPUS_PER_VM; n++) {
-        unsigned number = i * VCPUS_PER_VM + n;
-        struct vcpu *v = &vcpus[number];
+        unsigned number = i + n * NR_VMS;
+        struct vcpu *v = &tagenv.vcpus[number];
 
         v->vm = vm;
         v->id = n;
-        v->cpu = v->tag_cpu = UINT32_MAX;
         v->thread = &threads[number];
         threads[number].arg = v;
         vm->vcpus[n] = v;
@@ -659,19 +633,13 @@ static void build_vm(unsigned i, bool large_pages)
 
 static void start(uint32_t nr_tags, bool flush_by_tag)
 {
-    hv_caps = (struct backend_caps){.nr_tags = nr_tags, .flush_by_tag = flush_by_tag};
-    memset(cpus, 0, sizeof(cpus));
+    tagenv_start(&machine, nr_tags, flush_by_tag);
     memset(taken, 0, sizeof(taken));
     memset(kicked, 0, sizeof(kicked));
     memset(tlb, 0, sizeof(tlb));
     memset(vms, 0, sizeof(vms));
-    memset(vcpus, 0, sizeof(vcpus));
-    memset(control, 0, sizeof(control));
     memset(oldest, 0, sizeof(oldest));
     memset(oldest_write, 0, sizeof(oldest_write));
-    for (unsigned i = 0; i < NR_CPUS; i++) {
-        cpus[i].id = i;
-    }
     env_start(BASE, NR_FRAMES, NR_CPUS);
     for (unsigned i = 0; i < NR_VMS; i++) {
         build_vm(i, i % 2 != 0);
@@ -681,6 +649,7 @@ static void start(uint32_t nr_tags, bool flush_by_tag)
 
 static void stop(void)
 {
+    seen.full_flushes += tagenv.nr_full_flushes;
     for (unsigned i = 0; i < NR_VMS; i++) {
         assert_true(vms[i].view->ops->audit(vms[i].view));
         assert_true(p2m_audit(vms[i].p2m));

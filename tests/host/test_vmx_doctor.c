@@ -451,15 +451,30 @@ static void test_broken_software(void **state)
     expect_complaint("below 4 GiB");
 }
 
-/* What keeps a guest in emulation: segments alone. */
-static void test_segments_alone(void **state)
+/* What keeps a guest in emulation: segments, descriptor tables and RIP, and nothing else. */
+static void test_enterable(void **state)
 {
+    static const struct {
+        uint32_t field;
+        uint64_t value;
+    } breaks[] = {
+        {VMCS_GUEST_GDTR_LIMIT, 0x10000}, {VMCS_GUEST_IDTR_LIMIT, 0x10000},
+        {VMCS_GUEST_GDTR_BASE, BIT(47)},  {VMCS_GUEST_IDTR_BASE, BIT(47)},
+        {VMCS_GUEST_RIP, BIT(47)},
+    };
+
     (void)state;
     good_software(false);
     assert_int_equal(vmx_doctor_enterable(&caps, read_field, NULL), 0);
     vmcs[VMCS_GUEST_EFER] = UINT64_MAX;
     vmcs[VMCS_GUEST_CR3] = 8;
     assert_int_equal(vmx_doctor_enterable(&caps, read_field, NULL), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(breaks); i++) {
+        good_software(false);
+        vmcs[breaks[i].field] = breaks[i].value;
+        assert_int_equal(vmx_doctor_enterable(&caps, read_field, NULL), 1);
+    }
+    good_software(false);
     set_seg(2, 0x1003, 0x10030, 0xffff, 0x93); /* real mode's */
     assert_int_not_equal(vmx_doctor_enterable(&caps, read_field, NULL), 0);
 }
@@ -499,7 +514,7 @@ int main(void)
         cmocka_unit_test(test_broken_segments),
         cmocka_unit_test(test_virtual_8086),
         cmocka_unit_test(test_broken_software),
-        cmocka_unit_test(test_segments_alone),
+        cmocka_unit_test(test_enterable),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

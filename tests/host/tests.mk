@@ -17,21 +17,25 @@ test_pt_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS)
 test_p2m_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS)
 test_nested_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c
 SHADOW_SRCS := mm/gwalk.c $(addprefix mm/shadow/,audit.c fill.c load.c page.c pool.c shadow.c sync.c)
-test_shadow_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) $(SHADOW_SRCS) tests/host/refguest.c
-test_shadow_LDFLAGS := -Wl,--wrap=p2m_query
+test_shadow_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) $(SHADOW_SRCS) $(addprefix tests/host/,refguest.c shadowenv.c)
+test_shadow_directed_SRCS := $(test_shadow_SRCS)
+test_shadow_directed_LDFLAGS := -Wl,--wrap=p2m_query
 test_p2m_balloon_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c
 test_softmmu_SRCS := tests/host/fakevm.c kernel/vm/softmmu.c
 test_memwait_SRCS := tests/host/fakevm.c kernel/vm/memwait.c
-test_tag_SRCS := $(MM_ENV_SRCS) kernel/vm/tag.c
-test_entry_flush_SRCS := $(MM_ENV_SRCS) kernel/vm/tag.c svm/svm_flush.c vmx/vmx_flush.c
+TAG_ENV_SRCS := $(MM_ENV_SRCS) tests/host/tagenv.c kernel/vm/tag.c
+test_tag_SRCS := $(TAG_ENV_SRCS)
+test_entry_flush_SRCS := $(TAG_ENV_SRCS) svm/svm_flush.c vmx/vmx_flush.c
 # The run loop, the flushes and the fault path of the kernel, which the test interrupts where it likes.
-test_tlb_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c tests/host/lockstep.c \
-                 $(addprefix kernel/vm/,fault.c flush.c run.c tag.c)
+test_tlb_SRCS := $(TAG_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c tests/host/lockstep.c \
+                 $(addprefix kernel/vm/,fault.c flush.c run.c)
 test_tlb_LDFLAGS := -Wl,--wrap=p2m_populate,--wrap=sched_yield
-test_share_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c
+test_share_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c $(addprefix tests/host/,shareenv.c tlbguest.c)
+test_share_breaks_SRCS := $(test_share_SRCS)
 test_share_threads_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c
-test_swap_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c tests/host/faultstore.c
-test_victims_SRCS := $(test_swap_SRCS)
+test_victims_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c tests/host/faultstore.c
+test_swap_SRCS := $(test_victims_SRCS) $(addprefix tests/host/,swapenv.c tlbguest.c)
+test_swap_faults_SRCS := $(test_swap_SRCS)
 test_victims_LDFLAGS := -lm
 test_runq_SRCS := kernel/sched/runq.c
 test_timerq_SRCS := kernel/sched/timerq.c

@@ -257,7 +257,7 @@ void env_relax(void)
 {
 }
 
-bool env_may_allocate(const char *site)
+bool env_site_may_allocate(const char *site)
 {
     (void)site;
     return true;

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Swapping to a store that is full, fails, forgets, flips bits, is gone or was never there (swapenv.h): a VM gets to
+ * see what it wrote or an error, and other VMs notice nothing.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "mm/p2m.h"
+#include "mm/reclaim/slots.h"
+#include "tests/host/env.h"
+#include "tests/host/swapenv.h"
+
+/* A bad slot is retired, the page goes elsewhere; a full store leaves pages where they are. */
+static void bad_slots(void **state)
+{
+    struct p2m_counters count;
+    struct slots_stats s;
+
+    (void)state;
+    swapenv_quiet_start();
+    swapenv.how.compress = false;
+    test_env.quiet = true;
+    swapenv_fill_pages(KIND_RANDOM, 0, 64);
+    swapenv.store.bad_write[3] = swapenv.store.bad_write[40] = true;
+    swapenv_take_all();
+    slots_stats(&s);
+    swapenv_count_pages(&count);
+    assert_int_equal(s.bad, 2);
+    assert_int_equal(count.swapped, 64);
+    for (uint64_t i = 0; i < NR_SLOTS; i++) {
+        swapenv.store.bad_write[i] = true;
+    }
+    swapenv.errors = true;
+    swapenv_check_all(true); /* all back */
+    for (unsigned i = 0; i < 10; i++) {
+        struct swap_step done;
+
+        (void)!swap_out(swapenv.vms[0].p2m, 32, &swapenv.how, &done);
+        swapenv_drain();
+    }
+    swapenv_count_pages(&count);
+    assert_int_equal(count.swapped, 0);
+    swapenv_check_all(true);
+    swapenv_stop();
+}
+
+static enum hv_err populate(uint64_t gfn)
+{
+    enum hv_err err = HV_EAGAIN;
+    struct p2m_entry e;
+
+    for (unsigned i = 0; i < 3 && err == HV_EAGAIN; i++) {
+        err = p2m_populate(swapenv.vms[0].p2m, GFN(gfn), P2M_READ, &e);
+    }
+    return err;
+}
+
+/* A page that cannot be read says so once per attempt, with its slot, and comes when the disk is well
+ * again; one that comes back damaged likewise. */
+static void bad_reads(void **state)
+{
+    struct swap_failure why;
+    struct p2m_entry e;
+
+    (void)state;
+    swapenv_quiet_start();
+    swapenv.how.compress = false;
+    test_env.quiet = true;
+    swapenv_fill_pages(KIND_RANDOM, 0, 8);
+    swapenv_take_all();
+    p2m_query(swapenv.vms[0].p2m, GFN(5), &e);
+    assert_int_equal(e.state, P2M_SWAPPED);
+    swapenv.store.fail_read = 2; /* the run, and the page alone */
+    assert_int_equal(populate(5), HV_EIO);
+    swap_error(swapenv.vms[0].p2m, GFN(5), &why);
+    assert_string_equal(why.why, "the disk reports an error");
+    assert_string_equal(why.store, "faultstore");
+    faultstore_slot(&swapenv.store, why.slot)[77] ^= 4;
+    assert_int_equal(populate(5), HV_EIO);
+    swap_error(swapenv.vms[0].p2m, GFN(5), &why);
+    assert_non_null(strstr(why.why, "checksum"));
+    faultstore_slot(&swapenv.store, why.slot)[77] ^= 4;
+    swapenv_expect(0, 5);
+    /* An old version of the slot, or another's, is no better. */
+    swapenv_take_all();
+    p2m_query(swapenv.vms[0].p2m, GFN(5), &e);
+    swapenv.store.fail_read = 2;
+    assert_int_equal(populate(5), HV_EIO);
+    swap_error(swapenv.vms[0].p2m, GFN(5), &why);
+    memcpy(faultstore_slot(&swapenv.store, why.slot), faultstore_slot(&swapenv.store, why.slot ^ 1),
+           PAGE_SIZE);
+    assert_int_equal(populate(5), HV_EIO);
+    swapenv_stop();
+}
+
+/* Without the disk what is in memory stays in reach, and nothing more leaves but into the cache. */
+static void disk_gone(void **state)
+{
+    struct p2m_counters count;
+
+    (void)state;
+    swapenv_quiet_start();
+    test_env.quiet = true;
+    swapenv_fill_pages(KIND_RANDOM, 0, 40);
+    swapenv_take_all();
+    swapenv_fill_pages(KIND_RANDOM, 40, 40);
+    swapenv_fill_pages(KIND_HALF, 80, 40);
+    swapenv.store.gone = true;
+    swapenv.errors = true;
+    assert_int_equal(populate(0), HV_EIO);
+    for (unsigned i = 0; i < 40; i++) {
+        struct swap_step done;
+
+        (void)!swap_out(swapenv.vms[0].p2m, 32, &swapenv.how, &done);
+        swapenv_drain();
+    }
+    swapenv_count_pages(&count);
+    assert_int_equal(count.swapped, 40);
+    assert_int_equal(count.compressed, 40);
+    for (uint64_t gfn = 40; gfn < 120; gfn++) {
+        swapenv_expect(0, gfn);
+    }
+    swapenv_stop();
+}
+
+/* Nothing but the cache. */
+static void no_store(void **state)
+{
+    const struct swap_config cfg = {
+        .seed = 1, .wake = swapenv_woken, .wake_all = swapenv_all_woken};
+    struct p2m_counters count;
+
+    (void)state;
+    rng_seed(&swapenv.rng, 3);
+    swapenv_start_with(&cfg, 1, false);
+    test_env.on_relax = NULL;
+    test_env.on_flush = swapenv_quiet_flush_hook;
+    swapenv.how.zip_pct = 1; /* a bound that nothing can be moved out of holds new pages back */
+    swapenv_fill_pages(KIND_HALF, 0, 200);
+    swapenv_fill_pages(KIND_RANDOM, 200, 20);
+    for (unsigned i = 0; i < 40; i++) {
+        struct swap_step done;
+
+        (void)!swap_out(swapenv.vms[0].p2m, 32, &swapenv.how, &done);
+    }
+    swapenv_count_pages(&count);
+    assert_int_equal(count.swapped, 0);
+    assert_true(count.compressed > 0 && count.zip_frames <= 11 + SWAP_BATCH / 2);
+    swapenv_check_all(true);
+    swapenv_stop();
+}
+
+/* Every allocation of set-up fails in turn. */
+static void set_up_fails(void **state)
+{
+    static const char *const sites[] = {"slots.table", "swap.batch", "swap.copy", "swap.reads"};
+    const struct swap_config cfg = {
+        .store = &swapenv.store.store, .wake = swapenv_woken, .wake_all = swapenv_all_woken};
+
+    (void)state;
+    faultstore_start(&swapenv.store, NR_SLOTS, 1);
+    env_start(BASE, NR_FRAMES, 1);
+    for (unsigned i = 0; i < ARRAY_SIZE(sites); i++) {
+        for (int64_t after = 0; after < (i == 2 ? 40 : 1); after++) {
+            test_env.fail_site = sites[i];
+            test_env.fail_after = after;
+            assert_int_equal(swap_init(&cfg), HV_ENOMEM);
+        }
+    }
+    test_env.fail_after = -1;
+    env_stop();
+    faultstore_stop(&swapenv.store);
+    swapenv.store.data = NULL;
+}
+
+/* A full store keeps what it has; pages stay in memory, and leave when there is room again. */
+static void store_full(void **state)
+{
+    struct p2m_counters count;
+
+    (void)state;
+    swapenv.nr_slots = 100;
+    swapenv_quiet_start();
+    swapenv.nr_slots = NR_SLOTS;
+    swapenv.how.compress = false;
+    swapenv_fill_pages(KIND_RANDOM, 0, 300);
+    for (unsigned i = 0; i < 40; i++) {
+        struct swap_step done;
+
+        (void)!swap_out(swapenv.vms[0].p2m, 32, &swapenv.how, &done);
+        swapenv_drain();
+    }
+    swapenv_count_pages(&count);
+    assert_true(count.swapped == 100 && count.consumed == 200);
+    swapenv_check_all(true);
+    swapenv_count_pages(&count);
+    assert_int_equal(count.swapped, 0);
+    for (unsigned i = 0; i < 10; i++) {
+        struct swap_step done;
+
+        (void)!swap_out(swapenv.vms[0].p2m, 32, &swapenv.how, &done);
+        swapenv_drain();
+    }
+    swapenv_count_pages(&count);
+    assert_int_equal(count.swapped, 100);
+    swapenv_check_all(true);
+    swapenv_stop();
+}
+
+/* One run through everything: out, all in, some renewed, out, in. Returns the pages out of reach. */
+static uint64_t run_through(void)
+{
+    uint64_t lost = 0;
+
+    swapenv_fill_pages(KIND_RANDOM, 0, 24);
+    swapenv_fill_pages(KIND_HALF, 24, 24);
+    for (unsigned round = 0; round < 2; round++) {
+        for (unsigned i = 0; i < 8; i++) {
+            struct swap_step done;
+
+            (void)!swap_out(swapenv.vms[0].p2m, 16, &swapenv.how, &done);
+            swapenv_drain();
+        }
+        for (uint64_t gfn = 0; gfn < 48; gfn++) {
+            enum hv_err err = HV_OK;
+            uint64_t *page = tlbguest_translate(&swapenv.vms[0], gfn, gfn % 3 == round, &err);
+
+            if (page == NULL) {
+                assert_int_equal(err, HV_EIO);
+                lost++;
+                continue;
+            }
+            swapenv_check_contents(&swapenv.vms[0], gfn, page);
+            if (gfn % 3 == round) {
+                swapenv.contents[0][gfn] = (gfn + 100) * NR_KINDS + KIND_RANDOM;
+                swapenv_make(page, swapenv.contents[0][gfn]);
+            }
+        }
+    }
+    return lost;
+}
+
+/* Each request of a run fails in each way, once and for four in a row. What a VM gets to see is what it
+ * wrote or an error; an error that does not last loses nothing; the other VM notices nothing. */
+static void faults_at_every_step(void **state)
+{
+    static const uint64_t in_a_row[] = {1, 4};
+    uint64_t steps = 0, lost[FAULT_GONE + 1] = {0}, noticed[FAULT_GONE + 1] = {0};
+
+    (void)state;
+    for (unsigned k = 0; k < ARRAY_SIZE(in_a_row); k++) {
+        for (unsigned fault = FAULT_NONE; fault <= FAULT_GONE; fault++) {
+            for (uint64_t at = 0; at < (fault == FAULT_NONE ? 1 : steps); at++) {
+                swapenv_quiet_start();
+                test_env.quiet = true;
+                swapenv.errors = true;
+                swapenv.how.compress = at % 2;
+                swapenv.how.zip_pct = 1;
+                for (uint64_t gfn = 0; gfn < 16; gfn++) {
+                    swapenv_put(1, gfn, gfn * NR_KINDS + KIND_RANDOM);
+                }
+                swapenv.store.fault = fault;
+                swapenv.store.fault_at = at;
+                swapenv.store.nr_faults = in_a_row[k];
+                lost[fault] += run_through();
+                noticed[fault] += swapenv.store.failures;
+                if (fault == FAULT_NONE) {
+                    steps = swapenv.store.reads + swapenv.store.writes;
+                }
+                swapenv.store.fault = FAULT_NONE;
+                swapenv.store.gone = false;
+                for (uint64_t gfn = 0; gfn < 16; gfn++) {
+                    swapenv_expect(1, gfn);
+                }
+                swapenv_check_all(true);
+                swapenv_stop();
+            }
+        }
+    }
+    printf(
+        "%llu requests; pages out of reach: %llu by errors, %llu flipped, %llu lost, %llu gone\n",
+        (unsigned long long)steps, (unsigned long long)lost[FAULT_ERROR],
+        (unsigned long long)lost[FAULT_FLIP], (unsigned long long)lost[FAULT_LOST],
+        (unsigned long long)lost[FAULT_GONE]);
+    assert_true(steps > 20 && lost[FAULT_NONE] == 0);
+    assert_true(noticed[FAULT_ERROR] != 0 && noticed[FAULT_GONE] != 0);
+    assert_true(lost[FAULT_LOST] != 0 && lost[FAULT_FLIP] != 0 && lost[FAULT_GONE] != 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bad_slots),
+        cmocka_unit_test(bad_reads),
+        cmocka_unit_test(disk_gone),
+        cmocka_unit_test(no_store),
+        cmocka_unit_test(set_up_fails),
+        cmocka_unit_test(store_full),
+        cmocka_unit_test(faults_at_every_step),
+    };
+
+    return cmocka_run_group_tests_name("swap faults", tests, NULL, NULL);
+}
