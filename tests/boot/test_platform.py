@@ -59,7 +59,7 @@ echo load: done
 """
 
 
-@runs_on(svm={"smp": 1, "limit": 600, "scale": 4, "long": True},
+@runs_on(svm={"smp": 1, "limit": 600, "scale": 1, "long": True},
          svm_bochs={"smp": 2, "limit": 900, "scale": 1, "long": True},
          vmx={"smp": 2, "limit": 900, "scale": 1, "long": True},
          shadow_svm={"mmu": "software", "smp": 2, "limit": 900, "scale": 2, "long": True},
@@ -177,7 +177,7 @@ def test_linux_hotplug_cpu(on):
 
 @runs_on(svm={"limit": 900, "memory": "64M", "long": True},
          vmx={"limit": 900, "memory": "8M", "long": True},
-         shadow_svm={"limit": 900, "memory": "16M", "long": True},
+         shadow_svm={"limit": 900, "memory": "8M", "long": True},
          shadow_vmx={"limit": 900, "memory": "8M", "long": True})
 def test_memtest86(on):
     """Debian's memtest86+ runs a whole pass over the VM's memory."""

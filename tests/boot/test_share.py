@@ -76,7 +76,7 @@ def _storm(m, names, megabytes):
 
 
 @runs_on(svm={"smp": 2, "mem": "1280M", "limit": 900, "vms": 10, "memory": "96M", "storm": 16, "long": True},
-         vmx={"smp": 1, "mem": "640M", "limit": 1500, "vms": 4, "memory": "96M", "storm": 4, "long": True},
+         vmx={"smp": 1, "mem": "512M", "limit": 1500, "vms": 3, "memory": "96M", "storm": 4, "long": True},
          shadow_svm={"smp": 2, "mem": "640M", "limit": 900, "vms": 4, "memory": "96M", "storm": 16, "long": True},
          shadow_vmx={"smp": 1, "mem": "384M", "limit": 1500, "vms": 2, "memory": "96M", "storm": 4, "long": True})
 def test_share_linux_ten(on):
@@ -119,10 +119,10 @@ def test_share_linux_ten(on):
 
 @runs_on(svm={"smp": 2, "mem": "768M", "limit": 600}, vmx={"mem": "640M", "limit": 1200, "long": True},
          shadow_svm={"smp": 2, "mem": "768M", "limit": 600, "long": True},
-         shadow_vmx={"mem": "640M", "limit": 1200, "long": True})
+         shadow_vmx={"mem": "640M", "limit": 1200, "vms": 2, "long": True})
 def test_share_salted(on):
     """Without a common salt VMs share nothing but the zero frame; within itself each one shares."""
-    names = ("a", "b", "c")
+    names = ("a", "b", "c")[:on.get("vms", 3)]
     text = conf(*_linux(names, "96M"), seed=12, **{"Mem.ShareScanGHz": 0})
     with on.machine(modules=_modules(text)) as m:
         _boot(m, names)

@@ -61,7 +61,7 @@ def all_passed(m, names, rounds, timeout):
 # The smallest machine on each kind of controller in the quick set; the larger ones in test-all.
 TWO_TO_ONE = {
     "svm": [{"id": "virtio", "kind": "virtio", "smp": 2, "mem": "40M", "limit": 240},
-            {"id": "virtio-256M", "kind": "virtio", "smp": 2, "mem": "256M", "limit": 900, "long": True},
+            {"id": "virtio-128M", "kind": "virtio", "smp": 2, "mem": "128M", "limit": 600, "long": True},
             {"id": "ahci", "kind": "sata", "smp": 2, "mem": "64M", "limit": 240, "long": True},
             {"id": "nvme", "kind": "nvme", "smp": 2, "mem": "64M", "limit": 240, "long": True},
             {"id": "ide", "kind": "ide", "machine": "pc", "mem": "64M", "limit": 240, "long": True}],
