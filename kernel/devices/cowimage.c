@@ -149,3 +149,8 @@ uint64_t cowimage_frames(const struct cowimage *c)
 {
     return __atomic_load_n(&c->frames, __ATOMIC_RELAXED);
 }
+
+uint64_t cowimage_frames_to_come(const struct cowimage *c)
+{
+    return c->nr_tables + (c->size + PAGE_SIZE - 1) / PAGE_SIZE - cowimage_frames(c);
+}

@@ -21,5 +21,6 @@ const void *cowimage_read(const struct cowimage *c, uint64_t nr);
 enum hv_err cowimage_write(struct cowimage *c, uint64_t nr, void **page) __must_check;
 /* The whole page reads as zero from now on. HV_ENOMEM. */
 enum hv_err cowimage_zero(struct cowimage *c, uint64_t nr) __must_check;
-/* Frames that it has, for copies and tables. Any thread. */
+/* Frames that it has, for copies and tables, and those that may still be added. Any thread. */
 uint64_t cowimage_frames(const struct cowimage *c);
+uint64_t cowimage_frames_to_come(const struct cowimage *c);

@@ -300,6 +300,11 @@ uint64_t devices_frames(const struct vm *vm)
     return vm->devices != NULL ? vblk_frames(vm->devices->blk) : 0;
 }
 
+uint64_t devices_frames_to_come(const struct vm *vm)
+{
+    return vm->devices != NULL ? vblk_frames_to_come(vm->devices->blk) : 0;
+}
+
 bool devices_describe(const struct vm *vm, unsigned index, char *text, size_t len)
 {
     const struct vm_devices *d = vm->devices;

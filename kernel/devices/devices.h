@@ -17,9 +17,10 @@ void devices_destroy(struct vm *vm);
 /* No device's thread uses the VM's memory from now on until a vCPU runs again. Before memory is replaced
  * or freed; also for a VM that is only half built. May sleep. */
 void devices_quiesce(struct vm *vm);
-/* Frames that devices have taken for vm beside their objects: what it wrote to a disk of its own. Any
- * thread. */
+/* Frames that devices have taken for vm beside their objects, and may still take: what it writes to a disk of
+ * its own. Any thread. */
 uint64_t devices_frames(const struct vm *vm);
+uint64_t devices_frames_to_come(const struct vm *vm);
 /* A line about the virtio device number `index` of vm, from 0 on, for operators; false: it has no more. Any
  * thread that holds a reference to vm. */
 bool devices_describe(const struct vm *vm, unsigned index, char *text, size_t len) __must_check;

@@ -250,6 +250,11 @@ uint64_t vblk_frames(const struct vblk *d)
     return d != NULL ? vdisk_frames(d->disk) : 0;
 }
 
+uint64_t vblk_frames_to_come(const struct vblk *d)
+{
+    return d != NULL ? vdisk_frames_to_come(d->disk) : 0;
+}
+
 void vblk_describe(const struct vblk *d, char *text, size_t len)
 {
     if (d == NULL) {

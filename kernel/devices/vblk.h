@@ -16,5 +16,6 @@ void vblk_destroy(struct vblk *d);
 struct vmmio *vblk_transport(struct vblk *d);
 /* For operators: what is behind it, as "; image, 64 MiB". d may be NULL: nothing. Any thread. */
 void vblk_describe(const struct vblk *d, char *text, size_t len);
-/* Frames that the VM's own pages of the disk take. Any thread; d may be NULL. */
+/* Frames that the VM's own pages of the disk take, and may still come to take. Any thread; d may be NULL. */
 uint64_t vblk_frames(const struct vblk *d);
+uint64_t vblk_frames_to_come(const struct vblk *d);

@@ -132,6 +132,11 @@ uint64_t vdisk_frames(const struct vdisk *d)
     return d->nr_frames + (d->image != NULL ? cowimage_frames(d->image) : 0);
 }
 
+uint64_t vdisk_frames_to_come(const struct vdisk *d)
+{
+    return d->image != NULL && !vdisk_read_only(d) ? cowimage_frames_to_come(d->image) : 0;
+}
+
 /* ---- Images ---- */
 
 enum action { READ, WRITE, ZERO };

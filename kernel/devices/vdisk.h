@@ -27,8 +27,9 @@ uint64_t vdisk_bytes(const struct vdisk *d); /* a multiple of 512 */
 bool vdisk_read_only(const struct vdisk *d);
 /* Does vdisk_zero give frames back? */
 bool vdisk_can_discard(const struct vdisk *d);
-/* Frames that the VM's own pages take. Any thread. */
+/* Frames that the VM's own pages take, and may still come to take. Any thread. */
 uint64_t vdisk_frames(const struct vdisk *d);
+uint64_t vdisk_frames_to_come(const struct vdisk *d);
 
 /* `len` bytes at `offset`, both multiples of 512 and on the disk, into what the chain's driver reads, and
  * out of what it writes. HV_EIO: the host's disk. HV_ENOMEM: a page of its own lacks; part may be done. */

@@ -6,6 +6,7 @@
 #include "kernel/vm/admission.h"
 
 #include "arch/x86_64/irqflags.h"
+#include "kernel/devices/devices.h"
 #include "kernel/lib/printf.h"
 #include "kernel/log.h"
 #include "kernel/sched/wait.h"
@@ -30,7 +31,7 @@ void admission_init(bool unbacked)
 
 /* ---- Sums ---- */
 
-/* What the VM has, and what its tables may still come to. */
+/* What the VM has, and what its tables and the copies of its disk may still come to. */
 static uint64_t overhead_of(struct vm *vm)
 {
     struct p2m_counters p;
@@ -38,7 +39,8 @@ static uint64_t overhead_of(struct vm *vm)
 
     vm_memory_counters(vm, &p, &view);
     return vm_overhead_bytes(vm) + (vm->config.memory_bytes >> TABLES_SHIFT) +
-           (view.tables_max - MIN(view.tables_max, view.tables)) * PAGE_SIZE;
+           (view.tables_max - MIN(view.tables_max, view.tables) + devices_frames_to_come(vm)) *
+               PAGE_SIZE;
 }
 
 static struct admission_claim claim_of(struct vm *vm)

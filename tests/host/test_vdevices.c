@@ -96,8 +96,10 @@ static void test_image(void **state)
     memcpy(before, image, sizeof image);
     fill_data(data, 4096, 9);
     assert_int_equal(vblk_frames(d), 0);
+    assert_int_equal(vblk_frames_to_come(d), 1 + (sizeof image + 4095) / 4096);
     assert_int_equal(request(1, 3, 4096), 0); /* over two pages */
     assert_int_equal(vblk_frames(d), 3);      /* and a table */
+    assert_int_equal(vblk_frames_to_come(d), (sizeof image + 4095) / 4096 - 2);
     assert_memory_equal(image, before, sizeof image);
     assert_int_equal(request(0, 0, 8192), 0);
     memcpy(before + 3 * 512, data, 4096);
