@@ -275,6 +275,41 @@ static bool case_sleeps(void)
     return ok;
 }
 
+static void wake_oneself(void *arg)
+{
+    const struct worker *w = arg;
+
+    while (!__atomic_load_n(w->stop, __ATOMIC_RELAXED)) {
+        thread_wake(thread_current());
+        thread_block();
+    }
+}
+
+/* Who is woken whenever he wants to sleep lets others in: those that compute get half of the time. */
+static bool case_self_wakes(void)
+{
+    const uint64_t span = 400 * MS;
+    unsigned n = MIN(nr_cpus(), (unsigned)MAX_WORKERS / 2);
+    uint64_t ran = 0, stolen = 0;
+    bool stop = false;
+
+    for (unsigned i = 0; i < 2 * n; i++) {
+        workers[i].stop = &stop;
+        workers[i].stolen_ns = 0;
+        if (!start(&workers[i], i < n ? wake_oneself : burn, WEIGHT_NORMAL)) {
+            return false;
+        }
+    }
+    thread_sleep_ns(span);
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    for (unsigned i = 0; i < 2 * n; i++) {
+        thread_join(workers[i].thread);
+        ran += i < n ? 0 : workers[i].ran_ns;
+        stolen += i < n ? 0 : workers[i].stolen_ns;
+    }
+    return ran + stolen >= span * n / 4;
+}
+
 struct tick {
     struct timer timer;
     uint64_t fired; /* atomic */
@@ -389,6 +424,7 @@ bool selftest_sched(void)
         {"equal_shares", case_equal_shares},
         {"weights", case_weights},
         {"sleeps", case_sleeps},
+        {"self_wakes", case_self_wakes},
         {"timer_cancel", case_timer_cancel},
         {"calls", case_calls},
         {"idle", case_idle},
