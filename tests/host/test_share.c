@@ -14,7 +14,6 @@
 
 #include "mm/buddy.h"
 #include "mm/compact.h"
-#include "mm/env.h"
 #include "mm/p2m.h"
 #include "mm/p2m_large.h"
 #include "mm/share/born.h"
