@@ -83,7 +83,9 @@ struct p2m {
     unsigned along; /* neighbours that are read with the next one; likewise */
     uint32_t io;    /* requests of mm/reclaim/swap.c that name this p2m (atomic) */
     uint32_t reads; /* those of swap_in.c among them; swap.lock */
-    bool blocked;   /* it has to wait before it gets another frame (atomic); reclaim.c */
+    uint32_t swap_went,
+        swap_stayed; /* of late: pages that left, that were written meanwhile; under the lock */
+    bool blocked;    /* it has to wait before it gets another frame (atomic); reclaim.c */
     struct reclaim_vm *reclaim; /* its entry there; reclaim_lock */
 };
 

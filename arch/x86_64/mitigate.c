@@ -14,7 +14,9 @@
 #define FLUSH_CMD_L1D 1u
 
 static struct mitigate_plan plan; /* constant after mitigate_init */
-static struct mitigate_cpu cpus[MAX_CPUS];
+static struct {
+    _Alignas(64) struct mitigate_cpu last; /* each processor its own line */
+} cpus[MAX_CPUS];
 
 static void read_facts(struct mitigate_facts *f)
 {
@@ -75,7 +77,7 @@ const struct mitigate_plan *mitigate_plan(void)
 void mitigate_switch(uint32_t vm)
 {
     static const uint16_t selector = SEL_DATA;
-    const struct mitigate_flushes todo = mitigate_at_entry(&plan, &cpus[this_cpu()->id], vm);
+    const struct mitigate_flushes todo = mitigate_at_entry(&plan, &cpus[this_cpu()->id].last, vm);
 
     if (todo.predictors) {
         wrmsr(MSR_PRED_CMD, PRED_CMD_IBPB);
@@ -90,12 +92,12 @@ void mitigate_switch(uint32_t vm)
 
 void mitigate_left(uint32_t vm)
 {
-    struct mitigate_cpu *c = &cpus[this_cpu()->id];
+    struct mitigate_cpu *c = &cpus[this_cpu()->id].last;
 
     c->served |= c->vm != vm;
 }
 
 void mitigate_served(void)
 {
-    cpus[this_cpu()->id].served = true;
+    cpus[this_cpu()->id].last.served = true;
 }

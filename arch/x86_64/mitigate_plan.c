@@ -91,13 +91,15 @@ struct mitigate_flushes mitigate_at_entry(const struct mitigate_plan *plan, stru
                                           uint32_t vm)
 {
     bool other = c->vm != vm;
-    bool any = other || c->served;
 
+    if (!other && !c->served) {
+        return (struct mitigate_flushes){0};
+    }
     *c = (struct mitigate_cpu){.vm = vm};
     return (struct mitigate_flushes){
-        .predictors =
-            other && plan->predictors == MITIGATE_ACTIVE, /* the host's train no guest's */
-        .l1_data = any && plan->l1_data == MITIGATE_ACTIVE,
-        .buffers = any && plan->buffers == MITIGATE_ACTIVE,
+        /* The host's threads train no guest's predictors. */
+        .predictors = other && plan->predictors == MITIGATE_ACTIVE,
+        .l1_data = plan->l1_data == MITIGATE_ACTIVE,
+        .buffers = plan->buffers == MITIGATE_ACTIVE,
     };
 }

@@ -14,6 +14,7 @@
 
 #define RUN_PAGES 8u /* neighbours that leave together, aligned */
 #define TRIES 64u    /* runs drawn for a batch before all pages are looked through */
+#define RECENT_PAGES 256u
 #define TABLE_PART 16u
 #define RELAX_PAGES 1024u /* looked at between two looks at what else is to do */
 #define LOG_BURST 16
@@ -56,7 +57,7 @@ static gfn_t nth_page(const struct p2m *p, uint64_t n)
 /*
  * A private page of 4 KiB that nobody holds; one of a large page, by splitting that. Large pages that are in
  * use, or in the way of memory for their tables, stay. The last page on a shared frame; one of several, which
- * frees nothing by itself, only where there is nothing better, and only for a store.
+ * frees nothing by itself, with `any_shared`: only for a slot.
  */
 static bool is_victim(struct p2m *p, gfn_t gfn, struct p2m_entry *e, bool any_shared)
 {
@@ -68,7 +69,7 @@ static bool is_victim(struct p2m *p, gfn_t gfn, struct p2m_entry *e, bool any_sh
         p2m_query(p, gfn, e);
     }
     if (e->state == P2M_SHARED) {
-        return index_refs(e->mfn) == 1 || (any_shared && swap_has_store());
+        return index_refs(e->mfn) == 1 || any_shared;
     }
     return e->state == P2M_PRIVATE && e->writable && p2m_pin_record(e)->refs == 0;
 }
@@ -94,7 +95,8 @@ static unsigned add_run(struct p2m *p, struct swap_batch *b, gfn_t gfn, unsigned
 }
 
 /* Few are left of any kind: go through all of RAM from a random place. */
-static unsigned look_through(struct p2m *p, struct swap_batch *b, uint64_t pages, unsigned most)
+static unsigned look_through(struct p2m *p, struct swap_batch *b, uint64_t pages, unsigned most,
+                             bool any_shared)
 {
     uint64_t at = draw(pages);
     unsigned nr = 0;
@@ -103,7 +105,7 @@ static unsigned look_through(struct p2m *p, struct swap_batch *b, uint64_t pages
         gfn_t gfn = nth_page(p, (at + i) % pages);
         struct p2m_entry e;
 
-        nr += is_victim(p, gfn, &e, true) && batch_add(b, gfn, &e);
+        nr += is_victim(p, gfn, &e, any_shared) && batch_add(b, gfn, &e);
         if (i % RELAX_PAGES == RELAX_PAGES - 1) {
             env_relax();
         }
@@ -111,20 +113,49 @@ static unsigned look_through(struct p2m *p, struct swap_batch *b, uint64_t pages
     return nr;
 }
 
+static bool has_free_slots(void)
+{
+    struct slots_stats s;
+
+    if (!swap_has_store()) {
+        return false;
+    }
+    slots_stats(&s);
+    return s.used + s.bad < s.total;
+}
+
+/* Do most of those that are chosen stay, for they are written meanwhile? */
+static bool most_stay(struct p2m *p)
+{
+    bool stay;
+
+    spin_lock(&p->lock);
+    stay = p->swap_stayed > p->swap_went;
+    if (p->swap_stayed + p->swap_went > RECENT_PAGES) {
+        p->swap_stayed /= 2;
+        p->swap_went /= 2;
+    }
+    spin_unlock(&p->lock);
+    return stay;
+}
+
+/* Pages that free nothing by themselves make up for what lacks; and where those that are written all the time would
+ * stand before them, every fourth run is for them as well. */
 static unsigned choose_victims(struct p2m *p, struct swap_batch *b, unsigned most)
 {
+    bool slots = has_free_slots(), mixed = slots && most_stay(p);
     uint64_t pages = nr_pages(p);
     unsigned nr = 0;
 
     if (pages == 0) {
         return 0;
     }
-    /* Those that free nothing by themselves make up for what lacks: a few pages that are written all the time
-     * must not stand before them. */
     for (unsigned i = 0; i < 2 * TRIES && nr < most; i++) {
-        nr += add_run(p, b, nth_page(p, draw(pages)), most - nr, i >= TRIES);
+        bool any_shared = (slots && i >= TRIES) || (mixed && i % 4 == 0);
+
+        nr += add_run(p, b, nth_page(p, draw(pages)), most - nr, any_shared);
     }
-    return nr != 0 ? nr : look_through(p, b, pages, most);
+    return nr != 0 ? nr : look_through(p, b, pages, most, slots);
 }
 
 /* ---- The cache's oldest ---- */

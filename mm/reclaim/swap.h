@@ -10,7 +10,7 @@
  *        +---- decompressed, or read into a frame (incoming) -------------+
  *
  * A page on a shared frame takes the same way: the last one on its frame like any other; one of several
- * only when nothing else is left, and only to a slot.
+ * only where others are few, or are written faster than they can leave, and only to a slot.
  *
  * Victims are drawn at random, in short runs of neighbours, so that no guest's own replacement can
  * fall in step. All of a batch are nominated (write-protected, one flush; mm/share/cow.h), copied,

@@ -214,6 +214,14 @@ static bool is_leaving(const struct leaving *l)
     return l->e.word != NULL;
 }
 
+/* It was written while it was on its way. */
+static void note_stay(struct swap_batch *b)
+{
+    spin_lock(&b->p->lock);
+    b->p->swap_stayed++;
+    spin_unlock(&b->p->lock);
+}
+
 /* Its page stays, or is where it was to go. */
 static void leave_batch(struct leaving *l)
 {
@@ -283,6 +291,7 @@ static void evict(struct swap_batch *b, struct leaving *l, enum p2m_state state,
     if (l->e.state == P2M_SHARED) {
         b->shared[b->nr_shared++] = l->e.mfn;
     }
+    b->p->swap_went++;
     cow_evict(b->p, l->gfn, &l->e, state, place, flush);
 }
 
@@ -406,7 +415,9 @@ static void pack(struct swap_batch *b)
 
 static void prepare_page(struct swap_batch *b, struct leaving *l, void *copy)
 {
+    env_saw_contents();
     if (!copy_page(b, l, copy)) {
+        note_stay(b);
         slots_free(l->slot);
         l->slot = SLOT_NONE;
         leave_batch(l);
@@ -569,6 +580,7 @@ static void finish_page(struct swap_batch *b, struct leaving *l, struct flush_ba
     if (l->result == HV_OK) {
         swap_add(&swap.stats.written, 1);
         if (!leave_for_slot(b, l, flush)) {
+            note_stay(b);
             slots_free(l->slot);
         }
         leave_batch(l);

@@ -182,41 +182,46 @@ static void shared_pages_leave(void **state)
     }
 }
 
-/* A page that is written all the time stays, and does not stand before the shared ones. */
+/* Pages that are written all the time stay, and do not stand before the shared ones. */
+static uint64_t nr_hot;
+
 static void rewrite_hook(struct flush_domain *d)
 {
     static uint64_t times;
 
     swapenv_quiet_flush_hook(d);
     test_env.on_flush = swapenv_quiet_flush_hook;
-    swapenv_put(0, PAGES - 1, ++times * NR_KINDS + KIND_RANDOM);
+    for (uint64_t i = 1; i <= nr_hot; i++) {
+        swapenv_put(0, PAGES - i, ++times * NR_KINDS + KIND_RANDOM);
+    }
     test_env.on_flush = rewrite_hook;
 }
 
-static void one_page_is_hot(void **state)
+static void hot_pages_stay(void **state)
 {
     struct p2m_counters count;
     struct swap_step done;
 
     (void)state;
-    swapenv_quiet_start();
-    swapenv.how.compress = false;
-    for (uint64_t gfn = 0; gfn < 120; gfn++) {
-        swapenv_put(0, gfn, gfn / 2 * NR_KINDS + KIND_HALF);
+    for (nr_hot = 1; nr_hot <= 200; nr_hot += 199) {
+        swapenv_quiet_start();
+        swapenv.how.compress = false;
+        for (uint64_t gfn = 0; gfn < 120; gfn++) {
+            swapenv_put(0, gfn, gfn / 2 * NR_KINDS + KIND_HALF);
+        }
+        scan_pages(swapenv.vms[0].p2m, 4 * PAGES);
+        rewrite_hook(NULL);
+        for (unsigned i = 0; i < 200; i++) {
+            (void)!swap_out(swapenv.vms[0].p2m, 32, &swapenv.how, &done);
+            swapenv_drain();
+        }
+        test_env.on_flush = swapenv_quiet_flush_hook;
+        swapenv_count_pages(&count);
+        assert_int_equal(count.swapped, 120);
+        assert_int_equal(count.consumed, nr_hot);
+        swapenv_check_all(true);
+        swapenv_stop();
     }
-    scan_pages(swapenv.vms[0].p2m, 4 * PAGES);
-    swapenv_put(0, PAGES - 1, KIND_RANDOM);
-    test_env.on_flush = rewrite_hook;
-    for (unsigned i = 0; i < 20; i++) {
-        (void)!swap_out(swapenv.vms[0].p2m, 32, &swapenv.how, &done);
-        swapenv_drain();
-    }
-    test_env.on_flush = swapenv_quiet_flush_hook;
-    swapenv_count_pages(&count);
-    assert_int_equal(count.swapped, 120);
-    assert_int_equal(count.consumed, 1);
-    swapenv_check_all(true);
-    swapenv_stop();
 }
 
 /* Pages on a frame count as freed once, when the last has left; who reads without a lock what no view maps is waited
@@ -640,7 +645,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_and_costs),       cmocka_unit_test(cache_has_a_bound),
         cmocka_unit_test(written_before_flush),  cmocka_unit_test(shared_pages_leave),
-        cmocka_unit_test(one_page_is_hot),       cmocka_unit_test(shared_pages_are_counted),
+        cmocka_unit_test(hot_pages_stay),        cmocka_unit_test(shared_pages_are_counted),
         cmocka_unit_test(touched_meanwhile),     cmocka_unit_test(back_for_a_large_page),
         cmocka_unit_test(slots_are_encrypted),   cmocka_unit_test(taking_allocates_nothing),
         cmocka_unit_test(neighbours_come_along), cmocka_unit_test(readers_go_first),
