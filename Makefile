@@ -278,6 +278,8 @@ PYTEST = BALLAST_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 \
          $(PYTHON) -m pytest -p no:cacheprovider -q -rs --durations=10 \
          -n $(TEST_JOBS) --dist loadgroup tests/boot
 
+TESTS_WANTED = $(if $(K),-k '$(K)',-m 'not named$(if $(ALL),, and not long)')
+
 .PHONY: test test-all check test-host test-boot test-tsan
 test: deps
 	+$(Q)$(MAKE) --no-print-directory check
@@ -307,7 +309,7 @@ test-tsan: deps
 # K=PATTERN runs the tests whose names match; ALL=1 those marked `long` as well.
 test-boot: deps
 	+$(SUBMAKE) $(BOOT_TEST_DEPS) >$(BUILD)/boot-test-deps.log || { cat $(BUILD)/boot-test-deps.log; exit 1; }
-	$(Q)$(PYTEST) $(if $(K),-k '$(K)',$(if $(ALL),,-m 'not long'))
+	$(Q)$(PYTEST) $(TESTS_WANTED)
 
 # The same on the host's own virtualisation, where there is any.
 .PHONY: test-hw
@@ -315,7 +317,7 @@ test-hw:
 	+$(Q)why="$$($(PYTHON) tests/boot/hardware.py '$(ACCEL)')"; \
 	if [ -n "$$why" ]; then echo "SKIP test-hw: $$why"; exit 0; fi; \
 	$(MAKE) --no-print-directory deps && $(MAKE) --no-print-directory $(BOOT_TEST_DEPS) && \
-	PYTHONPATH=tests/boot $(PYTEST) -p hardware $(if $(K),-k '$(K)',$(if $(ALL),,-m 'not long'))
+	PYTHONPATH=tests/boot $(PYTEST) -p hardware $(TESTS_WANTED)
 
 # ---- Experiments ---------------------------------------------------------------------------------
 

@@ -77,7 +77,8 @@ HALF = {"mem": "192M", "memory": 128, "load": 60, "balloon": 40, "filler": 70, "
 
 
 @runs_on(svm={"limit": 600, "mem": "384M", "memory": 256, "load": 150, "balloon": 100, "filler": 165},
-         vmx={"limit": 1200, **HALF}, shadow_svm={"limit": 600, **HALF}, shadow_vmx={"limit": 1200, **HALF})
+         vmx={"limit": 1200, "ips": 50000000, **HALF}, shadow_svm={"limit": 600, **HALF},
+         shadow_vmx={"limit": 1200, "ips": 50000000, **HALF})
 def test_balloon_stock_linux(on):
     """Debian's unmodified module, loaded by its own alias, inflates by 100 MiB of 256; another VM gets the
     frames; both sides' numbers agree; it gives all back. Removal, re-insertion and a reboot in

@@ -65,7 +65,7 @@ def test_stop_while_paused(on):
 
 @runs_on(svm={"smp": 2, "mem": "512M"}, vmx={"smp": 2, "mem": "256M", "limit": 400, "long": True},
          shadow_svm={"smp": 2, "mem": "512M", "long": True},
-         shadow_vmx={"smp": 2, "mem": "256M", "limit": 400, "long": True})
+         shadow_vmx={"smp": 2, "mem": "256M", "limit": 400, "named": True})
 def test_reset_loop(on):
     """Guests that reset for ever replace their memory under the eyes of every command."""
     vms = [("r%d" % i, {"memory": "16M", "kernel": "badguest.elf", "on_reset": "restart",

@@ -47,9 +47,9 @@ def results(text, names, rounds):
 def test_overcommit_linux_eight(on):
     """Eight guests of 256 MiB on 1 GiB, whose work is right to the last bit, with every means of taking
     memory in use."""
-    rounds = 2
+    rounds = 1
     extra = drive("virtio", swap_image(on.name, 2048 * MIB))
-    vms = [worker(name, rounds) for name in NAMES]
+    vms = [worker(name, rounds, 64) for name in NAMES]
     most = {"shared": 0, "ballooned": 0, "zipped": 0, "swapped": 0}
     with on.machine(extra=extra, modules=work_modules(conf(*vms, seed=1))) as m:
         m.prompt()

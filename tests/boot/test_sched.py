@@ -6,7 +6,7 @@ import pytest
 from platforms import runs_on
 
 
-@runs_on(svm={}, vmx={"limit": 500, "long": True})
+@runs_on(svm={}, vmx={"limit": 500, "ips": 40000000, "long": True})
 @pytest.mark.parametrize("smp", [1, 2, pytest.param(4, marks=pytest.mark.long),
                                  pytest.param(8, marks=pytest.mark.long)])
 def test_sched_selftest(on, smp):

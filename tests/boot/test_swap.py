@@ -67,7 +67,7 @@ TWO_TO_ONE = {
             {"id": "ide", "kind": "ide", "machine": "pc", "mem": "64M", "limit": 240, "long": True}],
     "vmx": {"kind": "bochs", "mem": "32M", "limit": 600, "long": True, "emulated": True},
     "shadow_svm": {"kind": "virtio", "smp": 2, "mem": "40M", "limit": 400, "long": True},
-    "shadow_vmx": {"kind": "bochs", "mem": "32M", "limit": 600, "long": True, "emulated": True},
+    "shadow_vmx": {"kind": "bochs", "mem": "32M", "limit": 900, "named": True, "emulated": True},
 }
 
 

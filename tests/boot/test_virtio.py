@@ -49,7 +49,7 @@ def _overhead(m, name):
 @runs_on(svm={"smp": 2, "mem": "1G", "limit": 300, "mb": 4},
          vmx={"smp": 1, "mem": "1G", "limit": 900, "mb": 1, "long": True},
          shadow_svm={"smp": 2, "mem": "1G", "limit": 400, "mb": 4, "long": True},
-         shadow_vmx={"smp": 1, "mem": "1G", "limit": 900, "mb": 1, "long": True})
+         shadow_vmx={"smp": 1, "mem": "1G", "limit": 900, "mb": 1, "named": True})
 def test_linux_virtio_blk(on):
     """Two guests share one ext4 image from a boot module: each sees what is in it and what it wrote
     itself, never what the other wrote; what it discards goes back. A third may only read, and has its
@@ -158,7 +158,7 @@ def _granted(m, name):
 @runs_on(svm={"smp": 2, "mem": "1G", "limit": 300, "mb": 150, "long": True},
          vmx={"smp": 1, "mem": "1G", "limit": 900, "mb": 40, "long": True},
          shadow_svm={"smp": 2, "mem": "1G", "limit": 400, "mb": 150, "long": True},
-         shadow_vmx={"smp": 1, "mem": "1G", "limit": 900, "mb": 40, "long": True})
+         shadow_vmx={"smp": 1, "mem": "1G", "limit": 900, "mb": 40, "named": True})
 def test_virtio_balloon_reporting(on):
     """Debian's unmodified virtio_balloon: what a process frees is back with the host within 3 seconds;
     a balloon set by hand fills, and gives way when the guest runs out of memory."""
