@@ -4,9 +4,9 @@
  * 16-bit and virtual-8086 tasks; without paging, with 32-bit and with PAE tables. The tasks are in
  * guests/task/code.asm, their surroundings are set up here, and what each saw of itself is compared here with
  * what the manual says. Command line, for emulators: exact=off (QEMU's TCG knows no debug trap flag, and
- * loses the new task's instruction pointer if loading its segments faults); int=off, v86=off, cr2=off (Bochs's
- * SVM does not tell a hypervisor that it was INT n that used a task gate, panics when virtual-8086 mode exits
- * to a hypervisor in long mode, and enters guests without CR2).
+ * loses the new task's instruction pointer if loading its segments faults); int=off, v86=off (Bochs's SVM does
+ * not tell a hypervisor that it was INT n that used a task gate, and panics when virtual-8086 mode exits to a
+ * hypervisor in long mode).
  */
 #include "guests/lib/boot.h"
 #include "guests/lib/console.h"
@@ -322,9 +322,9 @@ static void check_mode(enum mode mode, uint32_t main_cr3, uint32_t other_cr3)
          (V86_BASE >> 4) << 16 | 3, "v86"},
         MAIN("return-virtual-8086", "v86"),
         {"page-fault", TSS_MAIN, 0, TYPE_BUSY, TYPE_BUSY, false, false, false, false, 0, AWAY,
-         "cr2"},
+         NULL},
         {"after-page-fault", TSS_MAIN, 0, TYPE_BUSY, TYPE_BUSY, false, false, false, false, ANY,
-         AWAY, "cr2"},
+         AWAY, NULL},
         {"trap", TSS_TRAP, TSS_MAIN, TYPE_BUSY, TYPE_BUSY, false, false, true, true,
          address(task_trapped), 0x8000, "exact"},
         {"trapped", TSS_TRAP, TSS_MAIN, TYPE_BUSY, TYPE_BUSY, true, false, true, false, ANY, 0x8000,
@@ -378,7 +378,7 @@ static void run(enum mode mode)
     task_window = mode == MODE_PLAIN ? MAIN_WORD : WINDOW + MAIN_WORD;
     task_exact = !boot_option_is("exact", "off");
     task_int = !boot_option_is("int", "off");
-    task_away = mode != MODE_PLAIN && !boot_option_is("cr2", "off");
+    task_away = mode != MODE_PLAIN;
     task_v86 = !boot_option_is("v86", "off");
     task_run();
     check_mode(mode, main_cr3, other_cr3);

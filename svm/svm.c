@@ -227,6 +227,8 @@ static void svm_section_begin(struct vcpu *v)
                      "lidt %0" ::"m"(*desc_idt_noist())
                      : "memory");
     svm_vmload(s->vmcb_pa);
+    /* VMRUN does it as well; but Bochs 2.7's leaves there what another vCPU had. */
+    write_cr2(s->vmcb->save.cr2);
     s->in_section = true;
 }
 

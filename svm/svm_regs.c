@@ -137,6 +137,9 @@ void svm_set_reg(struct vcpu *v, enum hv_reg reg, uint64_t value)
     case REG_CR2:
         m->save.cr2 = value;
         svm_dirty(m, CLEAN_CR2);
+        if (svm_of(v)->in_section) {
+            write_cr2(value); /* as svm_section_begin */
+        }
         break;
     case REG_CR3:
         m->save.cr3 = value;

@@ -67,7 +67,7 @@ def test_real_mode(on):
 
 @runs_on(svm={"options": " exact=off", "checks": 55}, vmx={},
          shadow_vmx={"cpu": "corei7_skylake_x", "mmu": "software"},
-         shadow_svm_bochs={"options": " int=off v86=off cr2=off", "checks": 57})
+         shadow_svm_bochs={"options": " int=off v86=off", "checks": 61})
 def test_task_switch(on):
     """Hardware task switches of a 32-bit guest: by the processor (nested paging on SVM), or in software. Not
     on shadow_svm: QEMU's TCG ignores the intercept."""
