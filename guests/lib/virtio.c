@@ -73,6 +73,7 @@ bool virtio_wait(uint32_t base, const struct virtio_ring *r, uint16_t used, uint
             rdtsc() - start > ticks) {
             return r->used.index == used;
         }
+        cpu_pause();
     }
     return true;
 }
@@ -85,6 +86,7 @@ bool virtio_wait_broken(uint32_t base, uint64_t ticks)
         if (rdtsc() - start > ticks) {
             return false;
         }
+        cpu_pause();
     }
     return true;
 }
