@@ -33,6 +33,9 @@ PLATFORMS = {
     "shadow_vmx": (BochsMachine, "core2_penryn_t9600"),
 }
 
+# With its preemption timer Bochs ends the turn of a guest that keeps interrupts off; Penryn has none (README).
+PREEMPTED = {"cpu": "corei7_skylake_x", "mmu": "software"}
+
 MACHINE_KEYS = ("cpu", "smp", "mem", "limit", "machine", "extra", "cmdline", "ips")
 MARKS = ("long", "named", "emulated")
 DEFAULT_LIMIT = 120

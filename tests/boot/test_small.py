@@ -6,7 +6,7 @@ import re
 import pytest
 
 from machine import conf, guest_elf, linux_modules, linux_vm
-from platforms import runs_on
+from platforms import PREEMPTED, runs_on
 
 
 @runs_on(svm={"smp": 2, "mem": "2G", "limit": 240}, vmx={"smp": 2, "mem": "1G", "limit": 400, "long": True},
@@ -180,7 +180,7 @@ ENDLESS = ("cli", "clihlt")
 @runs_on(svm={"smp": 2, "mem": "2G", "limit": 400},
          vmx={"smp": 2, "mem": "1G", "limit": 700, "long": True},
          shadow_svm={"smp": 2, "mem": "2G", "limit": 400, "long": True},
-         shadow_vmx={"smp": 2, "mem": "1G", "limit": 700, "long": True})
+         shadow_vmx={**PREEMPTED, "smp": 2, "mem": "1G", "limit": 700, "long": True})
 def test_bad_guests(on):
     """Each way of misbehaving ends as it should; Linux, the shell and the other guests go on."""
     vms = [("bad-" + k, {"memory": "16M", "kernel": "badguest.elf", "output": "log",
