@@ -220,7 +220,6 @@ def test_balloon_small(on):
 
 @runs_on(svm={"smp": 2, "mem": "256M", "limit": 300, "flood": 20000},
          vmx={"smp": 2, "mem": "192M", "limit": 500, "flood": 3000, "long": True},
-         svm_bochs={"mem": "192M", "limit": 500, "flood": 3000, "long": True},
          shadow_svm={"smp": 2, "mem": "256M", "limit": 300, "flood": 20000, "long": True},
          shadow_vmx={"smp": 2, "mem": "192M", "limit": 500, "flood": 3000, "long": True})
 def test_balloon_hostile(on):
