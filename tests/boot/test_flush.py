@@ -8,7 +8,7 @@ import re
 import statistics
 
 from machine import SLOW, conf, guest_elf
-from platforms import runs_on
+from platforms import PREEMPTED, runs_on
 
 # A flush that ends a guest's spinning takes an interrupt and a world switch: microseconds. On a busy
 # host the emulator's threads take turns of milliseconds. Without a kick, a flush waits for the next
@@ -72,7 +72,7 @@ def test_kick(on):
 
 @runs_on(svm={"limit": 300, "rounds": 40}, vmx={"limit": 300, "rounds": 6, "long": True},
          shadow_svm={"limit": 300, "rounds": 40, "long": True},
-         shadow_vmx={"limit": 300, "rounds": 6, "long": True})
+         shadow_vmx={**PREEMPTED, "limit": 300, "rounds": 6, "long": True})
 def test_drop_storm(on):
     """A guest checks its memory while its translations are dropped as fast as the shell can type."""
     vms = [(name, {"memory": "64M", "kernel": "memtouch.elf", "largepages": large,

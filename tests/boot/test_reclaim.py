@@ -6,7 +6,7 @@ import time
 
 from disks import MIB, drive, swap_image
 from machine import SLOW, conf, guest_elf
-from platforms import runs_on
+from platforms import PREEMPTED, runs_on
 
 CHANGE = re.compile(r"\[ *(\d+\.\d+)\] (?:info: )?memory: (\w+), was (\w+): (\d+) MB free, ([^\r\n]*)")
 
@@ -39,7 +39,7 @@ def _says(m, pattern, timeout):
 
 @runs_on(svm={"mem": "256M", "limit": 300, "mb": 28}, vmx={"mem": "256M", "limit": 400, "mb": 28, "long": True},
          shadow_svm={"mem": "256M", "limit": 300, "mb": 28, "long": True},
-         shadow_vmx={"mem": "256M", "limit": 400, "mb": 28, "long": True})
+         shadow_vmx={**PREEMPTED, "mem": "256M", "limit": 400, "mb": 28, "long": True})
 def test_states_walk(on):
     """VMs that come, one by one, drive the host through all states, and back as they go. Nothing can be
     taken from them, so the last one waits in *low*, until memory is there again."""
