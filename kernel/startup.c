@@ -86,8 +86,8 @@ static void choose_seed(const struct boot_info *info, const struct host_config *
     random_set_seed(seed);
     random_add_entropy(cpu_entropy);
     log_info("seed = %llu was drawn; given in " CONFIG_FILE
-             ", it repeats this run's choices (not its "
-             "hash seeds and guests' entropy)",
+             ", it repeats this run's choices (not its hash "
+             "seeds and guests' entropy)",
              (unsigned long long)seed);
 }
 

@@ -2,8 +2,8 @@
 /*
  * Guests in real mode on processors without "unrestricted guest": common code executes their instructions
  * (kernel/vm/realmode.c) until protected mode is on and the segment registers, which may hold real
- * mode's contents a while longer, the descriptor tables and RIP pass what VM entry checks. A vCPU gets into this by INIT or by clearing
- * CR0.PE, which exits; while it lasts the copies in struct vmx_vcpu are the guest's registers.
+ * mode's contents a while longer, the descriptor tables and RIP pass what VM entry checks. A vCPU gets into
+ * this by INIT or by clearing CR0.PE, which exits; while it lasts the copies in struct vmx_vcpu are the guest's registers.
  */
 #include "arch/x86_64/regs.h"
 #include "vmx/vmx.h"

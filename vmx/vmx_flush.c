@@ -23,7 +23,6 @@ static void flush_nested(struct vcpu *v, bool all)
 void vmx_flush_due(struct vcpu *v)
 {
     struct vmx_vcpu *s = vmx_of(v);
-    uint32_t vpid = (uint32_t)vmx_get(v, VC_VPID);
 
     if (likely(!(s->dirty & VMX_FLUSH_LINEAR))) {
         return;
@@ -33,7 +32,7 @@ void vmx_flush_due(struct vcpu *v)
         return; /* every entry flushes */
     }
     if (vmx_caps.ept_vpid & EPTCAP_INVVPID_SINGLE) {
-        vmx_invvpid(INV_SINGLE, vpid);
+        vmx_invvpid(INV_SINGLE, (uint32_t)vmx_get(v, VC_VPID));
     } else {
         vmx_invvpid(INV_ALL, 0);
     }

@@ -261,13 +261,11 @@ def _round(m, name, least):
     return now
 
 
-@runs_on(svm={"smp": 2, "mem": "512M", "limit": 500, "vms": 3, "memory": "80M", "mb": 64, "hog": 226},
-         vmx={"smp": 1, "mem": "256M", "limit": 900, "vms": 2, "memory": "48M", "mb": 32, "hog": 150,
-              "long": True},
-         shadow_svm={"smp": 2, "mem": "512M", "limit": 500, "vms": 3, "memory": "80M", "mb": 64, "hog": 226,
-              "long": True},
-         shadow_vmx={"smp": 1, "mem": "256M", "limit": 900, "vms": 2, "memory": "48M", "mb": 32, "hog": 150,
-              "long": True})
+BREAK = {"smp": 2, "mem": "512M", "limit": 500, "vms": 3, "memory": "80M", "mb": 64, "hog": 226}
+BREAK_IN_BOCHS = {"smp": 1, "mem": "256M", "limit": 900, "vms": 2, "memory": "48M", "mb": 32, "hog": 150, "long": True}
+
+
+@runs_on(svm=BREAK, vmx=BREAK_IN_BOCHS, shadow_svm={**BREAK, "long": True}, shadow_vmx=BREAK_IN_BOCHS)
 def test_largepage_break(on):
     """On 2 MiB pages nothing is shared but the shareable part is known; short memory breaks them and
     shares; when there is plenty again they come back. The guests check their memory all the while."""
