@@ -460,6 +460,48 @@ static void test_exceptions(void **state)
     assert_int_equal(fake.regs[0][REG_RSP], STACK);
 }
 
+/* What no guest has: #UD, with RIP at the instruction. */
+static void test_undefined(void **state)
+{
+    static const uint8_t code[][4] = {
+        {0x0f, 0x0b},             /* UD2 */
+        {0x0f, 0x01, 0xc2},       /* VMLAUNCH */
+        {0x0f, 0x01, 0xc3},       /* VMRESUME */
+        {0x0f, 0x01, 0xc4},       /* VMXOFF */
+        {0x0f, 0x01, 0xd4},       /* VMFUNC */
+        {0x0f, 0x01, 0xd8},       /* VMRUN */
+        {0x0f, 0x01, 0xda},       /* VMLOAD */
+        {0x0f, 0x01, 0xdb},       /* VMSAVE */
+        {0x0f, 0x01, 0xdc},       /* STGI */
+        {0x0f, 0x01, 0xdd},       /* CLGI */
+        {0x0f, 0x01, 0xde},       /* SKINIT */
+        {0x0f, 0x01, 0xdf},       /* INVLPGA */
+        {0x0f, 0x37},             /* GETSEC */
+        {0x0f, 0x78, 0xc0},       /* VMREAD */
+        {0x0f, 0x79, 0xc0},       /* VMWRITE */
+        {0x0f, 0xaa},             /* RSM */
+        {0x0f, 0xc7, 0x30},       /* VMPTRLD */
+        {0x66, 0x0f, 0xc7, 0x30}, /* VMCLEAR */
+        {0xf3, 0x0f, 0xc7, 0x30}, /* VMXON */
+        {0x0f, 0xc7, 0x38},       /* VMPTRST */
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(code); i++) {
+        uint16_t ip;
+
+        fresh();
+        set_vector(EXC_UD, 0x600);
+        memory[0x600] = 0xf4;
+        memcpy(memory + CODE, code[i], sizeof code[i]);
+        run_loaded();
+        assert_true(v->halted);
+        assert_int_equal(v->rip, 0x601);
+        memcpy(&ip, memory + STACK - 6, 2);
+        assert_int_equal(ip, CODE);
+    }
+}
+
 static void test_big_real_mode(void **state)
 {
     (void)state;
@@ -690,6 +732,7 @@ int main(void)
         cmocka_unit_test(test_exits),
         cmocka_unit_test(test_debug_registers),
         cmocka_unit_test(test_exceptions),
+        cmocka_unit_test(test_undefined),
         cmocka_unit_test(test_big_real_mode),
         cmocka_unit_test(test_protected_faults),
         cmocka_unit_test(test_protected),

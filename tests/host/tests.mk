@@ -22,6 +22,7 @@ test_shadow_directed_SRCS := $(test_shadow_SRCS)
 test_shadow_directed_LDFLAGS := -Wl,--wrap=p2m_query
 test_p2m_balloon_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c
 test_cr_SRCS := tests/host/fakevm.c kernel/vm/cr.c kernel/vm/cr_rules.c
+test_event_SRCS := kernel/vm/event.c svm/svm_event.c vmx/vmx_event.c
 test_softmmu_SRCS := tests/host/fakevm.c kernel/vm/softmmu.c
 test_memwait_SRCS := tests/host/fakevm.c kernel/vm/memwait.c
 TAG_ENV_SRCS := $(MM_ENV_SRCS) tests/host/tagenv.c kernel/vm/tag.c
