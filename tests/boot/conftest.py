@@ -10,7 +10,7 @@ import platforms
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "long: only in `make test-all`, or when named by K=")
-    config.addinivalue_line("markers", "named: only when named by K=")
+    config.addinivalue_line("markers", "named: only with NAMED=1, or when named by K=")
     config.addinivalue_line("markers", "emulated: not in `make test-hw`")
     config.addinivalue_line("markers", "runs_on(PLATFORM={...}): where a scenario runs")
 

@@ -232,6 +232,16 @@ class Machine:
         if not re.search(pattern, self.text()):
             self.expect(pattern, timeout)
 
+    def pause(self, seconds):
+        """Let the machine run. What it says is read meanwhile, for a serial port that nobody reads
+        holds it up."""
+        self.expect(pexpect.TIMEOUT, seconds)
+
+    def note(self, text):
+        """A figure for the reader: on the standard output and in the log."""
+        print(text)
+        self.log.write("\n# " + text + "\n")
+
     def poweroff(self):
         """Leave by the shell; the emulator must end by itself."""
         self.send("poweroff\r")
@@ -258,7 +268,15 @@ def conf(*sections, **host):
     return "\n".join(lines) + "\n"
 
 
-# Linux tests its ciphers at boot, which takes as long as all the rest: test_linux_one lets it.
+def number(text, pattern):
+    """The whole number that is the pattern's group; fails with the text."""
+    found = re.search(pattern, text)
+    assert found, text
+    return int(found.group(1))
+
+
+# Linux tests its ciphers at boot, which takes as long as all the rest: test_linux_one lets it, on
+# nested paging.
 NO_SELF_TESTS = "cryptomgr.notests"
 
 

@@ -18,8 +18,7 @@ def _boots(on, text, expected, modules=None, cmdline=""):
         m.prompt()
         if "[ok]" in text:
             m.wait_for("vms", r"ok\s+stopped.*exited with code 1\b")
-        for pattern in expected:
-            assert re.search(pattern, m.text()), "%r is not in:\n%s" % (pattern, m.text())
+        m.wait_log(expected)
         assert "ballast" in m.command("version").lower()
         m.poweroff()
 
@@ -67,7 +66,23 @@ def test_bad_config(on):
         r"command line: 'maxcpu' is ignored; accepted: loglevel, .*maxcpus, .*break",
         r"command line: loglevel=loud: accepted: error, warn, info, debug",
         r"command line: fail=p2m\.frme: there is no such site; accepted: .*p2m\.frame.*slab\.object",
-    ], cmdline="maxcpu=1 loglevel=loud fail=p2m.frme:7")
+        r"command line: seed=apple: accepted: a number from 0 to 18446744073709551615",
+        r"command line: panic=loop: accepted: halt, reboot",
+        r"command line: console=tape: accepted: com1, com2, com3, com4, pci, display",
+        r"command line: maxcpus=0: accepted: 1 to \d+",
+        r"command line: selftest=shed: accepted: sched",
+        r"command line: bench=chair: accepted: share, swap",
+        r"command line: swap=tape: accepted: off, auto, disk:NAME, ram:SIZE",
+    ], cmdline="maxcpu=1 loglevel=loud fail=p2m.frme:7 seed=apple panic=loop console=com1,tape maxcpus=0 "
+               "selftest=shed bench=chair swap=tape")
+
+
+@runs_on(svm={"mem": "256M", "limit": 60}, vmx={"mem": "256M", "long": True})
+def test_bad_fail_rate(on):
+    """One in no allocations: refused, and none fails."""
+    _boots(on, conf(("ok", HELLO), seed=1), [
+        r"command line: fail=slab\.object:0: accepted: SITE or SITE:N, N from 1 on",
+    ], cmdline="fail=slab.object:0")
 
 
 @runs_on(svm={"mem": "1G"}, vmx={"mem": "1G", "limit": 300, "long": True})

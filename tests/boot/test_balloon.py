@@ -5,21 +5,9 @@ that lie."""
 import re
 import time
 
-from machine import SLOW, conf, guest_elf, linux_modules, linux_vm
+from machine import SLOW, conf, guest_elf, linux_modules, linux_vm, number
 from memscreen import mem
 from platforms import runs_on
-
-
-def _note(m, text):
-    """A figure for the reader: on the standard output and in the log."""
-    print(text)
-    m.log.write("\n# " + text + "\n")
-
-
-def _number(text, pattern):
-    found = re.search(pattern, text)
-    assert found, text
-    return float(found.group(1))
 
 
 class Balloon:
@@ -53,7 +41,7 @@ def _wait_balloon(m, name, good, timeout):
 
 
 def _free_mb(m):
-    return _number(m.command("audit"), r"(\d+) frames free of") / 256
+    return number(m.command("audit"), r"(\d+) frames free of") / 256
 
 
 def _row(m, name):
@@ -105,9 +93,9 @@ def test_balloon_stock_linux(on):
         m.command("balloon l %dM" % most)
         b = _wait_balloon(m, "l", lambda b: b.size >= most - 0.5, 300)
         after = {"free": _free_mb(m), "guest": _guest_free(m, "l"), "grant": _row(m, "l")[1]}
-        _note(m, "balloon %.1f MB: guest's free memory %.1f -> %.1f MB, host's %.1f -> %.1f MB, "
-              "granted %.1f -> %.1f MB" % (b.size, before["guest"], after["guest"], before["free"],
-                                           after["free"], before["grant"], after["grant"]))
+        m.note("balloon %.1f MB: guest's free memory %.1f -> %.1f MB, host's %.1f -> %.1f MB, "
+               "granted %.1f -> %.1f MB" % (b.size, before["guest"], after["guest"], before["free"],
+                                            after["free"], before["grant"], after["grant"]))
         assert most - 0.5 <= b.size < most + 2 and b.resets == 0 and b.refused == 0
         assert abs((before["guest"] - after["guest"]) - b.size) < 6
         assert after["free"] > on["filler"] + 8
@@ -200,7 +188,7 @@ def test_balloon_small(on):
             b = _wait_balloon(m, c, lambda b: b.size == sizes[c] // 2, 100)
             assert b.resets == 0, c
         gained = _free_mb(m) - free
-        _note(m, "balloons of %d MB: %.1f MB became free" % (total, gained))
+        m.note("balloons of %d MB: %.1f MB became free" % (total, gained))
         assert gained > total - 2
         assert "audit: passed" in m.command("audit")
         for c in caps:
@@ -242,12 +230,12 @@ def test_balloon_hostile(on):
         _wait_balloon(m, "good", lambda b: b.present, 100)
         m.command("balloon good 4M")
         _wait_balloon(m, "good", lambda b: b.size == 4, 100)
-        free = _number(m.command("audit"), r"(\d+) frames free of")
+        free = number(m.command("audit"), r"(\d+) frames free of")
         for name, _ in bad:
             m.command("vm %s start" % name)
             m.expect(r"\[%s\] SUMMARY passed (\d+) failed (\d+)" % name, 200)
             passed, failed = int(m.match.group(1)), int(m.match.group(2))
-            _note(m, "%s: %d checks passed, %d failed" % (name, passed, failed))
+            m.note("%s: %d checks passed, %d failed" % (name, passed, failed))
             assert failed == 0 and passed > 70
             m.wait_for("vms", r"%s\s+stopped.*exited with code 1\b" % name)
             assert "audit: passed" in m.command("audit")
@@ -256,7 +244,7 @@ def test_balloon_hostile(on):
         for name, _ in bad + [suicide]:
             m.command("vm %s destroy" % name)
         # The three had structures before they started; those are free now as well.
-        assert _number(m.command("audit"), r"(\d+) frames free of") > free
+        assert number(m.command("audit"), r"(\d+) frames free of") > free
         assert "audit: passed" in m.command("audit")
         b = _balloon(m, "good")
         assert b.present and b.size == 4 and b.resets == 0

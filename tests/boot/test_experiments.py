@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Published experiments in small: `make experiments` draws them too (tests/experiments/)."""
+"""Published experiments in small: `make experiments` draws them too (tests/experiments/). QEMU only: its -icount
+is their clock, and its second serial port writes their numbers to a file."""
 
 import importlib
 import os

@@ -30,6 +30,8 @@ HOST = {
     "no_kick": "tlb",
     "no_wait": "tlb",
     "no_epoch_at_entry": "tlb",
+    "no_mitigate_at_entry": "tlb",
+    "no_mitigate_at_leave": "tlb",
     "local_break_without_flush": "share",
     "break_without_flush": "share_breaks",
     "let_go_without_flush": "share_breaks p2m_balloon swap",
@@ -71,7 +73,7 @@ HOST = {
 
 def named_in_sources():
     names = set()
-    for top in ("kernel", "mm", "svm", "vmx"):
+    for top in ("boot", "arch", "kernel", "mm", "vmx", "svm"):
         for folder, _, files in os.walk(os.path.join(ROOT, top)):
             for name in files:
                 if name.endswith(".c"):

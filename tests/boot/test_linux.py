@@ -13,9 +13,14 @@ def _modules(text):
     return {"ballast.conf": text, **linux_modules()}
 
 
-@runs_on(svm={"limit": 400, "urandom_mb": 40}, vmx={"limit": 700, "urandom_mb": 8})
+# `self_tests`: of Linux's ciphers, which are no load for an MMU.
+@runs_on(svm={"limit": 400, "urandom_mb": 40, "self_tests": True},
+         vmx={"limit": 700, "urandom_mb": 8, "self_tests": True},
+         shadow_svm={"limit": 400, "urandom_mb": 8},
+         shadow_vmx={"limit": 700, "urandom_mb": 2, "long": True})
 def test_linux_one(on):
-    text = conf(linux_vm("one", self_tests=True), seed=7)
+    """An unmodified Linux reaches its shell, finds what was configured, and powers off."""
+    text = conf(linux_vm("one", self_tests=on.get("self_tests", False)), seed=7)
     with on.machine(modules=_modules(text)) as m:
         m.prompt()
         m.send("console one\r")

@@ -27,6 +27,7 @@ MACHINES = [
 
 @pytest.mark.parametrize("name,args,says", MACHINES, ids=[m[0] for m in MACHINES])
 def test_svm_machine(name, args, says):
+    """A small guest on each. (QEMU only: its options make them; test_models has Bochs's.)"""
     vm = ("ok", {"memory": "8M", "kernel": "hello.elf", "output": "log",
                  "cmdline": "name=ok end=exit"})
     with Machine("svm_machine_" + name, limit=60, mem="256M",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""From power-on to the shell over every way of booting. UEFI and USB: QEMU only, for Bochs has BIOS and
-CD."""
+"""From power-on to the shell over every way of booting. (QEMU only: UEFI and USB, for Bochs has BIOS and
+CD.)"""
 
 import os
 import re

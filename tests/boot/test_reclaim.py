@@ -2,19 +2,12 @@
 """Memory moves between VMs: the states of memory and what follows from them."""
 
 import re
-import time
 
 from disks import MIB, drive, swap_image
-from machine import SLOW, conf, guest_elf
+from machine import conf, guest_elf
 from platforms import PREEMPTED, runs_on
 
 CHANGE = re.compile(r"\[ *(\d+\.\d+)\] (?:info: )?memory: (\w+), was (\w+): (\d+) MB free, ([^\r\n]*)")
-
-
-def _note(m, text):
-    """A figure for the reader: on the standard output and in the log."""
-    print(text)
-    m.log.write("\n# " + text + "\n")
 
 
 def _changes(m):
@@ -26,15 +19,6 @@ def _hog(n, mb, **keys):
     return "hog%d" % n, {"memory": "%dM" % (mb + 4), "kernel": "memtouch.elf", "output": "log",
                          "start": "manual", "cmdline": "name=hog%d end=halt rounds=1 mb=%d" % (n, mb),
                          **keys}
-
-
-def _says(m, pattern, timeout):
-    """Wait until it stands somewhere in what the machine has printed."""
-    end = time.monotonic() + timeout * SLOW
-    while not re.search(pattern, m.text()):
-        assert time.monotonic() < end, pattern
-        m.wait_for("version", "Ballast")
-        time.sleep(0.5)
 
 
 @runs_on(svm={"mem": "256M", "limit": 300, "mb": 28}, vmx={"mem": "256M", "limit": 400, "mb": 28, "long": True},
@@ -72,7 +56,7 @@ def test_states_walk(on):
         m.prompt()
         m.command("vm hog0 destroy")
         m.command("vm hog1 destroy")
-        _says(m, r"\[%s\] SUMMARY passed \d+ failed 0" % waits, 60)
+        m.wait_log([r"\[%s\] SUMMARY passed \d+ failed 0" % waits])
         for name, _ in hogs[2:]:
             if name == waits:
                 break
@@ -81,7 +65,7 @@ def test_states_walk(on):
         assert "audit: passed" in m.command("audit")
         changes = _changes(m)
         for t, to, was, mb, cause in changes:
-            _note(m, "%.1f s: %s, was %s, %d MB free, %s" % (t, to, was, mb, cause))
+            m.note("%.1f s: %s, was %s, %d MB free, %s" % (t, to, was, mb, cause))
         order = ["high", "soft", "hard", "low"]
         falls = [c for c in changes if order.index(c[1]) > order.index(c[2])]
         climbs = [c for c in changes if c not in falls]
@@ -135,15 +119,12 @@ def test_thrash_zoo(on):
         m.expect(r"memory: (hard|low), was", 100)
         before, least = None, {}
         for _ in range(4):
-            end = time.monotonic() + 20 * SLOW
-            while time.monotonic() < end:
-                m.wait_for("version", "Ballast", every=1)
-                time.sleep(1)
+            m.pause(20)
             now = _progress(m)
             for name in now if before else ():
                 least[name] = min(least.get(name, 1 << 60), now[name] - before.get(name, 0))
             before = now
-        _note(m, "least touched in a window: %s" % least)
+        m.note("least touched in a window: %s" % least)
         assert set(least) == {n for n, _ in vms} | {"dead"} and all(n > 0 for n in least.values())
         assert not re.search(r"stopped", m.command("vms"))
         assert re.search(r"driver does not answer|no balloon driver", m.command("why dead"))

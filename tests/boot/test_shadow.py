@@ -29,15 +29,6 @@ def test_small_guests(on):
         m.poweroff()
 
 
-@runs_on(shadow_svm={"limit": 400, "mem": "1G"}, shadow_vmx={"limit": 700, "mem": "1G", "long": True})
-def test_linux_one(on):
-    """An unmodified Linux reaches its shell and powers off."""
-    vm = linux_vm("one", output="log")
-    with on.machine(modules={"ballast.conf": conf(vm, seed=1), **linux_modules()}) as m:
-        m.expect(r"one ready", on["limit"])
-        assert "audit: passed" in m.command("audit")
-
-
 @runs_on(shadow_svm={"cpu": NPT, "limit": 500, "mem": "2G", "smp": 2, "vcpus": 2, "long": True},
          shadow_vmx={"cpu": EPT, "limit": 1500, "mem": "1G", "vcpus": 1, "long": True})
 def test_linux_mixed(on):
@@ -59,8 +50,8 @@ def test_linux_mixed(on):
                      {"cpu": "corei7_skylake_x", "mmu": "software", "smp": 2},
                      {"cpu": "corei5_lynnfield_750", "mmu": "software", "long": True}])
 def test_software_mmu(on):
-    """Memory touched, two vCPUs, a processor in real mode, guests that do what they should not. (VMX only:
-    SVM runs real mode itself; shadow_svm_small_guests is the like.)"""
+    """Memory touched, two vCPUs, a processor in real mode. (VMX only: SVM runs real mode itself;
+    shadow_svm_small_guests is the like.)"""
     vms = [small("touch", "memtouch", "rounds=1 order=random", memory="32M"),
            small("two", "smp", "cpus=2", vcpus=2, memory="16M"),
            small("real", "realmode", "", vcpus=2, memory="16M")]

@@ -5,7 +5,7 @@ import os
 import re
 
 import dump
-from machine import Machine, conf, guest_elf, linux_modules, linux_vm
+from machine import conf, guest_elf, linux_modules, linux_vm, number
 from memscreen import mem
 from platforms import runs_on
 
@@ -36,23 +36,11 @@ def _boot(m, names):
                       "md5sum -c %s >/dev/null && echo SUMS" % (SUMS, SUMS), "SUMS")
 
 
-def _number(text, pattern):
-    found = re.search(pattern, text)
-    assert found, text
-    return int(found.group(1))
-
-
 def _pages(m):
     """Pages on shared frames, frames behind them, pages on the zero frame."""
     out = m.command("share")
-    return (_number(out, r"(\d+) guest pages"), _number(out, r"on (\d+) frames"),
-            _number(out, r"(\d+) of them on the zero"))
-
-
-def _note(m, text):
-    """A figure for the reader: on the standard output and in the log."""
-    print(text)
-    m.log.write("\n# " + text + "\n")
+    return (number(out, r"(\d+) guest pages"), number(out, r"on (\d+) frames"),
+            number(out, r"(\d+) of them on the zero"))
 
 
 def _scan_all(m, names):
@@ -99,14 +87,14 @@ def test_share_linux_ten(on):
         _scan_all(m, names)
         pages, common, zero = _pages(m)
         saved = pages - common
-        _note(m, "granted %d pages, shared %.1f %%, reclaimed %.1f %% (%d of the pages zero); %s" %
-              (granted, 100 * pages / granted, 100 * saved / granted, zero, PAPER))
+        m.note("granted %d pages, shared %.1f %%, reclaimed %.1f %% (%d of the pages zero); %s" %
+               (granted, 100 * pages / granted, 100 * saved / granted, zero, PAPER))
         audit = m.command("audit")
         assert "audit: passed" in audit, audit
-        assert _number(audit, r"(\d+) of them common to several") > 1000
+        assert number(audit, r"(\d+) of them common to several") > 1000
         if has_dump:
-            _note(m, "an offline count of %d pages finds %d removable: sharing found %.1f %% of them" %
-                  (count.granted, count.removable, 100 * saved / count.removable))
+            m.note("an offline count of %d pages finds %d removable: sharing found %.1f %% of them" %
+                   (count.granted, count.removable, 100 * saved / count.removable))
             assert saved >= 0.80 * count.removable
         if len(names) == 10:
             assert saved >= 0.55 * granted
@@ -133,7 +121,7 @@ def test_share_salted(on):
         assert zero > 1000 and common > 40 and pages > zero + 5000
         audit = m.command("audit")
         assert "audit: passed" in audit, audit
-        assert _number(audit, r"(\d+) of them common to several") == 0
+        assert number(audit, r"(\d+) of them common to several") == 0
         # The option joins them from their next start on; it refuses nonsense.
         assert "accepted: a number from 0 to 2" in m.command("set Mem.ShareForceSalting 3")
         assert re.search(r"ShareForceSalting +0 ", m.command("set Mem.ShareForceSalting 0"))
@@ -147,7 +135,7 @@ def test_share_salted(on):
             m.send("\x1d")
             m.prompt()
         _scan_all(m, names)
-        assert _number(m.command("audit"), r"(\d+) of them common to several") > 500
+        assert number(m.command("audit"), r"(\d+) of them common to several") > 500
         _verify(m, names[2:])
         m.poweroff()
 
@@ -209,7 +197,7 @@ def test_share_break(on):
             assert re.search(r"\[%s\] SUMMARY passed \d+ failed 0" % n, m.text()), n
         broken = sum(int(re.search(r"^%s +\d+ +\d+ +\d+ +(\d+)" % n, m.command("share"), re.M)[1])
                      for n in names)
-        _note(m, "at most %d pages were shared at once; %d were broken" % (most, broken))
+        m.note("at most %d pages were shared at once; %d were broken" % (most, broken))
         assert most > 2000 and broken > 2000
         assert "audit: passed" in m.command("audit")
         m.poweroff()
@@ -236,9 +224,9 @@ def test_share_storm(on):
         before = _round(m, "w", 0)
         most = 0
         while len(re.findall(r"^[pq]\s+stopped", m.command("vms"), re.M)) < 2:
-            most = max(most, _number(m.command("mem"), r"(\d+) vCPUs wait"))
-        waits = _number(m.command("mem"), r"(\d+) waits")
-        _note(m, "at most %d vCPUs waited at once, %d waits" % (most, waits))
+            most = max(most, number(m.command("mem"), r"(\d+) vCPUs wait"))
+        waits = number(m.command("mem"), r"(\d+) waits")
+        m.note("at most %d vCPUs waited at once, %d waits" % (most, waits))
         assert most > 0 and waits > 20
         _round(m, "w", before + 2)
         for n in names:
@@ -290,8 +278,8 @@ def test_largepage_break(on):
         large = whole.sum(names, "2M")
         assert large >= on["vms"] * on["mb"] // 2
         shareable = whole.sum(names, "LARGE")
-        _note(m, "%d pages of 2 MiB, %.0f MB under them could be shared, %.0f MB are" %
-              (large, shareable, whole.sum(names, "SHRD")))
+        m.note("%d pages of 2 MiB, %.0f MB under them could be shared, %.0f MB are" %
+               (large, shareable, whole.sum(names, "SHRD")))
         assert shareable > 0.5 * on["vms"] * on["mb"]
         assert _pages(m)[0] < 1500
         m.command("vm hog start")
@@ -299,8 +287,8 @@ def test_largepage_break(on):
         # Two scan periods are two minutes.
         m.wait_for("share", r"\n?(?:[6-9]\d{3}|\d{5,}) guest pages", timeout=120)
         broken = mem(m)
-        _note(m, "with memory short: %d pages of 2 MiB, %.0f MB shared" %
-              (broken.sum(names, "2M"), broken.sum(names, "SHRD")))
+        m.note("with memory short: %d pages of 2 MiB, %.0f MB shared" %
+               (broken.sum(names, "2M"), broken.sum(names, "SHRD")))
         assert broken.sum(names, "2M") < large
         assert "audit: passed" in m.command("audit")
         m.command("vm hog destroy")
@@ -310,7 +298,7 @@ def test_largepage_break(on):
             if back >= large - 2 * on["vms"]:
                 break
             m.wait_for("mem", "state high", timeout=60)
-        _note(m, "after the pressure: %d pages of 2 MiB" % back)
+        m.note("after the pressure: %d pages of 2 MiB" % back)
         assert back >= large - 2 * on["vms"]
         for n in names:
             m.send("console %s\r" % n)
@@ -327,13 +315,12 @@ def _saving(m):
     return mem(m).host(r"PSHARE\s*/MB:.*?(\d+) saving")
 
 
-def _two(name, salts):
+def _two(on, salts):
     vms = [("m%d" % i, {"memory": "24M", "kernel": "memtouch.elf", "output": "log",
                         "largepages": "off", "cmdline": "name=m end=halt rounds=1",
                         **({"salt": salts[i]} if salts[i] else {})}) for i in range(2)]
-    return Machine(name, smp=2, mem="512M", limit=120,
-                   modules={"ballast.conf": conf(*vms, seed=1),
-                            "memtouch.elf": guest_elf("memtouch")})
+    return on.machine(modules={"ballast.conf": conf(*vms, seed=1),
+                               "memtouch.elf": guest_elf("memtouch")})
 
 
 def _filled_and_scanned(m):
@@ -346,10 +333,11 @@ def _filled_and_scanned(m):
     assert "audit: passed" in m.command("audit")
 
 
-def test_svm_share_scan():
+@runs_on(svm={"smp": 2, "mem": "512M"}, vmx={"smp": 2, "mem": "256M", "limit": 300, "long": True})
+def test_share_scan(on):
     """Two guests of one salt with the same contents cost little more than one; both are destroyed
     and no frame is missing."""
-    with _two("svm_share_scan", ("lab", "lab")) as m:
+    with _two(on, ("lab", "lab")) as m:
         _filled_and_scanned(m)
         assert _saving(m) >= 18, m.command("mem once")
         m.command("vm m0 destroy")
@@ -359,9 +347,10 @@ def test_svm_share_scan():
         m.poweroff()
 
 
-def test_svm_share_scan_salted():
+@runs_on(svm={"smp": 2, "mem": "512M"}, vmx={"smp": 2, "mem": "256M", "limit": 300, "long": True})
+def test_share_scan_salted(on):
     """Without a common salt nothing of one guest is merged with the other's."""
-    with _two("svm_share_scan_salted", ("", "")) as m:
+    with _two(on, ("", "")) as m:
         _filled_and_scanned(m)
         assert _saving(m) <= 2, m.command("mem once")
         m.poweroff()

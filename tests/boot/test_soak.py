@@ -87,7 +87,7 @@ def test_soak(on):
         assert int(re.search(r"(\d+) frames free", audit)[1]) >= empty - 256, audit
         text = m.text()
         assert not re.search(r"FAIL|panic|holds 0x|remain after|DISAGREES", text)
-        m.log.write("\n# soak: seed %d, %d steps\n" % (SEED, steps))
+        m.note("soak: seed %d, %d steps" % (SEED, steps))
         assert steps > SECONDS / 4
         m.poweroff()
 

@@ -4,7 +4,7 @@
 import re
 
 from disks import MIB, drive, swap_image
-from machine import conf, guest_elf
+from machine import conf, guest_elf, number
 from platforms import runs_on
 
 DISK_MIB = 512  # sparse
@@ -21,12 +21,6 @@ def disk_for(on, path, **options):
     if on.get("kind") == "bochs":
         return bochs_disk(path)
     return drive(on["kind"], path, **options)
-
-
-def number(text, pattern):
-    found = re.search(pattern, text)
-    assert found, text
-    return int(found.group(1))
 
 
 def memtouch(name, mib, rounds, fill="random", **keys):
@@ -58,7 +52,7 @@ def all_passed(m, names, rounds, timeout):
         assert re.search(r"\[%s\] SUMMARY passed %d failed 0" % (name, rounds + 2), text), name
 
 
-# The smallest machine on each kind of controller in the quick set; the larger ones in test-all.
+# The quick set has the smallest machine, on virtio; test-all a larger one and the other controllers.
 TWO_TO_ONE = {
     "svm": [{"id": "virtio", "kind": "virtio", "smp": 2, "mem": "40M", "limit": 240},
             {"id": "virtio-128M", "kind": "virtio", "smp": 2, "mem": "128M", "limit": 600, "long": True},

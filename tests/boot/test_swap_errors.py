@@ -7,9 +7,8 @@ import re
 import pytest
 
 from disks import MIB, SECTOR, blkdebug, drive, repeat_crashes, swap_image
-from machine import conf, guest_elf
+from machine import conf, guest_elf, number
 from platforms import runs_on
-from test_swap import number
 
 FIRST_SLOT = 257  # pages of a swap area before its slots
 NAMES = {"virtio": "virtio0", "nvme": "nvme0", "sata": "sata0", "ide": "ide0"}

@@ -173,7 +173,7 @@ def test_telemetry_ports(on):
             ("telemetry=com3", 2, None, True),
             ("telemetry=com4", 1, "telemetry: there is no com4", False),
             ("telemetry=com1", 1, "telemetry: com1 is the console's", False),
-            ("telemetry=tape", 1, "telemetry=tape: accepted: auto, off, com1", False)]):
+            ("telemetry=tape", 1, "command line: telemetry=tape: accepted: auto, off, com1", True)]):
         path = os.path.join(base, "%s_%d.jsonl" % (on.name, i))
         serial = ["-serial", "null"] * (extra - 1) + ["-serial", "file:" + path]
         with on.machine(str(i), modules={"ballast.conf": conf(seed=1)}, cmdline=cmdline, extra=serial) as m:

@@ -12,12 +12,15 @@ from checks_text import verdict
 REASON = re.compile(r"\b(QEMU|Bochs|SVM|VMX) only:|\(Not on ")
 
 
-def _vendors(decorator):
-    """The vendors of @runs_on(svm=..., shadow_vmx=..., **SOMETHING); None: only pytest knows."""
-    names = [k.arg for k in decorator.keywords]
-    if None in names:
-        return None
-    return {"svm" if "svm" in name else "vmx" for name in names}
+def _vendors(test):
+    """The vendors of @runs_on(svm=..., shadow_vmx=..., **SOMETHING), or the one that the test is named
+    after; None: either, or only pytest knows."""
+    for decorator in test.decorator_list:
+        if getattr(getattr(decorator, "func", None), "id", "") == "runs_on":
+            names = [k.arg for k in decorator.keywords]
+            return None if None in names else {"svm" if "svm" in n else "vmx" for n in names}
+    named = re.match(r"test_(svm|vmx)_", test.name)
+    return {named[1]} if named else None
 
 
 def both_vendors():
@@ -28,11 +31,8 @@ def both_vendors():
             tree = ast.parse(f.read())
         reasons = ast.get_docstring(tree) or ""
         for test in [n for n in tree.body if isinstance(n, ast.FunctionDef)]:
-            for decorator in test.decorator_list:
-                if getattr(getattr(decorator, "func", None), "id", "") != "runs_on":
-                    continue
-                said = reasons + (ast.get_docstring(test) or "")
-                if _vendors(decorator) not in (None, {"svm", "vmx"}) and not REASON.search(said):
-                    problems.append("%s:%d: %s runs on one vendor and does not say why" %
-                                    (os.path.normpath(path), test.lineno, test.name))
+            said = reasons + (ast.get_docstring(test) or "")
+            if _vendors(test) not in (None, {"svm", "vmx"}) and not REASON.search(said):
+                problems.append("%s:%d: %s runs on one vendor and does not say why" %
+                                (os.path.normpath(path), test.lineno, test.name))
     yield verdict("boot tests run on both vendors, or say why not", problems)
