@@ -278,7 +278,7 @@ PYTEST = BALLAST_BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 \
          $(PYTHON) -m pytest -p no:cacheprovider -q -rs --durations=10 \
          -n $(TEST_JOBS) --dist loadgroup tests/boot
 
-TESTS_WANTED = $(if $(K),-k '$(K)',-m 'not named$(if $(ALL),, and not long)')
+TESTS_WANTED = $(if $(K),-k '$(K)',-m '$(if $(NAMED),,not named$(if $(ALL),, and ))$(if $(ALL),,not long)')
 
 .PHONY: test test-all check test-host test-boot test-tsan
 test: deps
@@ -306,7 +306,8 @@ test-tsan: deps
 	$(Q)TSAN_OPTIONS=suppressions=tests/host/tsan.supp:history_size=7 \
 	    $(PYTHON) tests/check/host_runner.py $(TSAN_BUILD)/tests/host/test_share_threads
 
-# K=PATTERN runs the tests whose names match; ALL=1 those marked `long` as well.
+# K=PATTERN runs the tests whose names match, whatever their marks. Without it, those marked `long` need ALL=1,
+# those marked `named` NAMED=1.
 test-boot: deps
 	+$(SUBMAKE) $(BOOT_TEST_DEPS) >$(BUILD)/boot-test-deps.log || { cat $(BUILD)/boot-test-deps.log; exit 1; }
 	$(Q)$(PYTEST) $(TESTS_WANTED)
@@ -363,3 +364,10 @@ help:
 	@echo 'Variables: BUILD=$(BUILD) CC=$(CC) V=$(V) (1: show commands) VERSION=$(VERSION)'
 	@echo '  DEBUG=$(DEBUG) (1: check lock ranks and flush epochs)  JOBS=$(JOBS)'
 	@echo '  run: EMU=$(EMU) CPU=$(CPU) SMP=$(SMP) MEM=$(MEM) ACCEL=$(ACCEL) QEMU_EXTRA='
+	@echo '  boot tests: K=PATTERN (of names) ALL=1 (long ones too) TEST_JOBS=$(TEST_JOBS) (emulators at once)'
+	@echo '  test-all: NAMED=1 (also those that run only when named)  check: CHECKS="layers headers" (some)'
+	@echo '  host tests: HOST_SANITIZE="$(HOST_SANITIZE)"'
+	@echo '  bench: BENCH_ROWS=guest (without the Linux boots) or linux (only them)'
+	@echo '  MUTANT=NAME  a flush or comparison left out, which tests must notice (kernel/lib/mutant.h)'
+	@echo 'Environment: BALLAST_TEST_SLOW=3 (multiplies every bound of boot tests)'
+	@echo '  BALLAST_SEED=N (of random tests) BALLAST_CASES=N (of test_emul_diff)'

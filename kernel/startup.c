@@ -115,11 +115,17 @@ static void start_swap(const struct boot_info *info, const struct host_config *h
                        const struct config *config)
 {
     char word[CONFIG_SWAP_MAX];
-    const char *option =
-        parse_option(info->cmdline, "swap", word, sizeof(word)) ? word : host->swap;
+    const char *option = host->swap;
     struct swaparea_loan *loans = NULL;
     unsigned nr_vms = config != NULL ? config->nr_vms : 0;
 
+    if (parse_option(info->cmdline, "swap", word, sizeof(word))) {
+        if (config_is_swap(word)) {
+            option = word;
+        } else {
+            log_error("command line: swap=%s: accepted: " CONFIG_SWAP_ACCEPTED, word);
+        }
+    }
     swapping_init(host->swap_encrypt == ENCRYPT_ON);
     if (nr_vms != 0 && (loans = kmalloc(nr_vms * sizeof(*loans), OWNER_HOST)) == NULL) {
         log_error("swap = %s: no memory to look for disks of VMs; no swap", option);
@@ -133,11 +139,14 @@ static void start_swap(const struct boot_info *info, const struct host_config *h
 /* The command line wins. */
 static void start_telemetry(const struct boot_info *info, const struct host_config *host)
 {
+    unsigned choice = host->telemetry;
     char word[16];
 
-    telemetry_start(parse_option(info->cmdline, "telemetry", word, sizeof(word))
-                        ? word
-                        : telemetry_ports[host->telemetry]);
+    if (parse_option(info->cmdline, "telemetry", word, sizeof(word)) &&
+        !telemetry_find(word, &choice)) {
+        log_error("command line: telemetry=%s: accepted: auto, off, com1, com2, com3, com4", word);
+    }
+    telemetry_start(choice);
 }
 
 /* The command line wins: its loglevel= was applied first. */
@@ -152,8 +161,9 @@ static void apply_host_options(const struct boot_info *info, const struct host_c
     }
     choose_seed(info, host);
     for (unsigned i = 0; i < NR_OPTIONS; i++) {
-        if (host->option_given[i] && options_set((enum option_id)i, host->option[i]) != HV_OK) {
-            log_error(CONFIG_FILE ": %s: out of range", options_table[i].name);
+        if (host->option_given[i]) {
+            /* In range: config.c has looked. */
+            (void)!options_set((enum option_id)i, host->option[i]);
         }
     }
 }

@@ -253,34 +253,47 @@ static void telemetry_main(void *unused)
     }
 }
 
-const char *const telemetry_ports[] = {"auto", "off", "com1", "com2", "com3", "com4", NULL};
-static const uint16_t bases[] = {UART_COM2, 0, UART_COM1, UART_COM2, UART_COM3, UART_COM4};
+static const struct {
+    const char *name;
+    uint16_t base; /* 0: none */
+} choices[] = {
+    {"auto", UART_COM2}, {"off", 0},          {"com1", UART_COM1},
+    {"com2", UART_COM2}, {"com3", UART_COM3}, {"com4", UART_COM4},
+};
 
-static void choose_port(const char *where)
+bool telemetry_find(const char *name, unsigned *out)
 {
-    unsigned i = 0;
-
-    while (telemetry_ports[i] != NULL && !str_equal(telemetry_ports[i], where)) {
-        i++;
-    }
-    if (telemetry_ports[i] == NULL) {
-        log_error("telemetry=%s: accepted: auto, off, com1, com2, com3, com4", where);
-    } else if (bases[i] == 0) {
-        return;
-    } else if (console_has_port(bases[i])) {
-        if (i != 0) {
-            log_error("telemetry: %s is the console's", where);
+    for (unsigned i = 0; i < ARRAY_SIZE(choices); i++) {
+        if (str_equal(name, choices[i].name)) {
+            *out = i;
+            return true;
         }
-    } else if (!uart_probe_port(&port, bases[i]) && i != 0) {
-        log_error("telemetry: there is no %s", where);
+    }
+    return false;
+}
+
+static void choose_port(unsigned choice)
+{
+    uint16_t base = choices[choice].base;
+    bool named = choice != 0;
+
+    if (base == 0) {
+        return;
+    }
+    if (console_has_port(base)) {
+        if (named) {
+            log_error("telemetry: %s is the console's", choices[choice].name);
+        }
+    } else if (!uart_probe_port(&port, base) && named) {
+        log_error("telemetry: there is no %s", choices[choice].name);
     }
 }
 
-void telemetry_start(const char *where)
+void telemetry_start(unsigned choice)
 {
     struct thread *t;
 
-    choose_port(where);
+    choose_port(choice);
     if (thread_create("telemetry", telemetry_main, NULL, WEIGHT_NORMAL, OWNER_HOST, &t) != HV_OK) {
         log_error("telemetry: no memory for its thread: rates stay 0");
         return;

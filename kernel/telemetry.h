@@ -8,9 +8,10 @@
 
 #include "kernel/lib/types.h"
 
-/* Values of the option, in the order of ballast.conf's choices (kernel/vm/config.c); NULL ends them. */
-extern const char *const telemetry_ports[];
+/* A value of the option by name; numbers are as in the choices of kernel/vm/config_keys.c. False: there is
+ * none of that name. */
+bool telemetry_find(const char *name, unsigned *out);
 
-/* Start, with the port that `where` names, one of telemetry_ports (auto: com2, if it is there and not the
- * console's). Errors are logged; the numbers get their tick in any case. Once, before the first VM. */
-void telemetry_start(const char *where);
+/* Start, with the port of choice 0 (auto: com2, if it is there and not the console's) or another. Errors are
+ * logged; the numbers get their tick in any case. Once, before the first VM. */
+void telemetry_start(unsigned choice);

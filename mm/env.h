@@ -26,7 +26,8 @@ unsigned env_nr_cpus(void);
  * Make every processor that may hold translations of `d` (see mm/flush.h) drop them: when this
  * returns, no processor uses a translation, nor a lockless p2m or table pointer, that it obtained
  * before the call. Waits for other processors: the caller holds no lock that a guest fault path
- * takes, and is not on the guest fast path.
+ * takes, and is not on the guest fast path. For flush_now (mm/flush.c) alone, which notes afterwards how
+ * far flushes have been `completed`; whoever else called this would leave that behind.
  */
 void env_flush_guest(struct flush_domain *d);
 
@@ -37,7 +38,7 @@ unsigned env_memory_type(hpa_t pa, uint64_t size);
 
 /* Is the calling vCPU the only one of its VM, d's owner? Then nobody has to be waited for, and
  * env_flush_local is all that a flush takes: the vCPU drops its translations before it runs on. On the
- * fast path. */
+ * fast path. env_flush_local is for flush_local (mm/flush.c) alone, as above. */
 bool env_flush_is_local(const struct flush_domain *d);
 void env_flush_local(struct flush_domain *d);
 

@@ -47,7 +47,8 @@ void flush_batch_join(struct flush_batch *b);
 /*
  * Has somebody taken translations away and not flushed yet? A page may have a new frame by then, while other
  * processors still read its old one: before anybody may write to the new one, flush. For that, ask
- * p2m_settle (mm/p2m.h): a change that is just being made shows here only when the p2m's lock is free again.
+ * p2m_settle (mm/p2m.h): a change that is just being made shows here only when the p2m's lock is free again,
+ * or, to who holds the lock of the tables, when its translations are gone from there (mm/nested.c).
  */
 static inline bool flush_is_due(const struct flush_domain *d)
 {

@@ -2,8 +2,8 @@
 /*
  * The one walker of guest page tables. Formats are declared as data; tables are read through a
  * callback, so that the walker knows neither p2m nor locks and runs on the host unmodified. Pure.
- * Callers: kernel/vm/guestmem.c, kernel/vm/insn.c; the shadow view. Manual: Intel SDM volume 3, "Paging"; AMD APM
- * volume 2, "Page Translation and Protection".
+ * Callers: kernel/vm/guestmem.c, kernel/vm/insn.c; the shadow view, and kernel/vm/softmmu.c, which asks it in
+ * GWALK_*. Manual: Intel SDM volume 3, "Paging"; AMD APM volume 2, "Page Translation and Protection".
  */
 #pragma once
 

@@ -157,7 +157,15 @@ static enum hv_err nested_fault(struct view *v, gpa_t gpa, uint32_t access)
     if (!spin_trylock(&n->lock)) {
         return HV_EAGAIN;
     }
-    /* What has not been dropped yet is in the slot, where fill_slot meets it. */
+    /*
+     * Instead of p2m_settled, which says no whenever somebody holds the p2m's lock. Who puts another frame
+     * behind a page changes the word and then drops the page under the view's lock, which is ours now. If it
+     * has dropped, its batch is pending until the flush is done, and shows here. If it has not, the old leaf
+     * is in its slot, where fill_slot meets another frame and enters nothing. If the slot is empty, who took
+     * the leaf out before counts as pending, or has flushed. Of a large leaf that is true page by page: it
+     * is entered only into an empty slot, beneath which none of its pages has a leaf. What try_drop took
+     * counts nowhere: that was the VM's only vCPU, which flushes before it runs on.
+     */
     bool due = e.writable && flush_is_due(p2m_flush_domain(v->p2m)) && !MUTANT(fill_before_flush);
 
     err = (likely(p2m_same(&e)) && !due) || MUTANT(fast_fill_without_recheck)
@@ -310,11 +318,13 @@ static enum hv_err nested_root(struct view *v, hpa_t *out)
     return HV_OK;
 }
 
-static void nested_stats(struct view *v, struct view_stats *out)
+static bool nested_stats(struct view *v, struct view_stats *out)
 {
     struct nested *n = nested_of(v);
 
-    spin_lock(&n->lock);
+    if (!spin_trylock(&n->lock)) {
+        return false;
+    }
     *out = (struct view_stats){
         .tables = n->pt.tables,
         .leaves_4k = n->pt.leaves[0],
@@ -323,6 +333,7 @@ static void nested_stats(struct view *v, struct view_stats *out)
         .fills = n->fills,
     };
     spin_unlock(&n->lock);
+    return true;
 }
 
 /* A leaf is true if the p2m has the same frame behind its first page, in a block at least as large,

@@ -335,14 +335,29 @@ static bool wants_frame(const struct p2m_entry *e, uint32_t access)
     }
 }
 
+/* Devices' threads never wait: others' vCPUs may be behind them. */
+static inline bool may_have_to_wait(const struct p2m *p, uint32_t access)
+{
+    bool blocked = __atomic_load_n(&p->blocked, __ATOMIC_RELAXED);
+
+    return (access & P2M_LINE) || (blocked && (access & (P2M_FAST | P2M_VCPU)));
+}
+
+/* Copies of shared pages do not queue up: they have a reserve, without which a guest that is asked for memory
+ * might not get so far as to give it. */
+static bool must_wait(const struct p2m *p, const struct p2m_entry *e, uint32_t access)
+{
+    return wants_frame(e, access) &&
+           (e->state != P2M_SHARED || __atomic_load_n(&p->blocked, __ATOMIC_RELAXED));
+}
+
 enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_entry *out)
 {
     enum hv_err err;
 
     do {
         p2m_query(p, gfn, out);
-        if (unlikely(__atomic_load_n(&p->blocked, __ATOMIC_RELAXED)) &&
-            (access & (P2M_FAST | P2M_VCPU)) && wants_frame(out, access)) {
+        if (unlikely(may_have_to_wait(p, access)) && must_wait(p, out, access)) {
             return access & P2M_FAST ? HV_EAGAIN : HV_ENOMEM;
         }
         switch (out->state) {
@@ -533,6 +548,16 @@ void p2m_counters(struct p2m *p, struct p2m_counters *out)
     spin_lock(&p->lock);
     *out = p->count;
     spin_unlock(&p->lock);
+}
+
+bool p2m_try_counters(struct p2m *p, struct p2m_counters *out)
+{
+    if (!spin_trylock(&p->lock)) {
+        return false;
+    }
+    *out = p->count;
+    spin_unlock(&p->lock);
+    return true;
 }
 
 void p2m_freeze(struct p2m *p)

@@ -30,10 +30,11 @@ enum p2m_state {
 #define P2M_WRITE 0x2u
 #define P2M_EXEC 0x4u
 #define P2M_FAST 0x8u /* guest fast path: HV_EAGAIN rather than wait, allocate large or block */
-#define P2M_VCPU \
-    0x20u /* for a vCPU's own access, off the fast path: it waits while its VM is blocked */
 #define P2M_WALK \
     0x10u /* the processor's own walk of a guest page table: such a page is left alone */
+#define P2M_VCPU \
+    0x20u /* for a vCPU's own access, off the fast path: it waits while its VM is blocked */
+#define P2M_LINE 0x40u /* of the two: others wait for frames and come first */
 
 /* What stands behind a gfn; `order` says how large the block of the same state around it is. */
 struct p2m_entry {
@@ -54,14 +55,16 @@ struct p2m_config {
     bool no_paging;     /* its pages are never compressed or swapped */
 };
 
+/* A p2m of holes, the caller's until p2m_destroy; *cfg is copied. HV_EINVAL: not a VM's id. HV_ENOMEM.
+ * After errors *out is as it was. Thread context, no lock held. */
 enum hv_err p2m_create(const struct p2m_config *cfg, struct p2m **out) __must_check;
 /* Free every frame and table, and the view if it is still there. No vCPU runs any more, nothing is
  * pinned. Sleeps. */
 void p2m_destroy(struct p2m *p);
 
 /* Declare [first, first+nr) as RAM: it becomes untouched. HV_EEXIST if any of it is RAM already,
- * HV_ERANGE beyond 256 TiB; failures change nothing. */
-/* HV_ENOMEM also beyond P2M_MAX_RANGES separate ranges. */
+ * HV_ERANGE if it is empty or ends beyond 256 TiB, HV_ENOMEM, also beyond P2M_MAX_RANGES separate ranges;
+ * after errors no more is RAM than before. Takes the p2m lock. */
 enum hv_err p2m_add_ram(struct p2m *p, gfn_t first, uint64_t nr) __must_check;
 #define P2M_MAX_RANGES 8u
 
@@ -71,7 +74,8 @@ void p2m_query(struct p2m *p, gfn_t gfn, struct p2m_entry *out);
  * A page that is about to be mapped for writing may have a new frame, while others still read its old one:
  * somebody has not yet taken those translations away, or not yet flushed. p2m_settled: surely not so (any
  * context). p2m_settle: waits for the former and sees to the latter, after which the page may be mapped as
- * long as its word stays; no lock held, not on the fast path.
+ * long as its word stays; takes the p2m lock and flushes: no lock held, not on the fast path. One does
+ * without: nested_fault on the fast path, to whom the view's lock and the slot tell as much (mm/nested.c).
  */
 bool p2m_settled(const struct p2m *p);
 void p2m_settle(struct p2m *p);
@@ -89,7 +93,8 @@ uint64_t p2m_place(const struct p2m_entry *e);
  * Resolve gfn for `access` (populate, unshare, decompress, read back) and describe it.
  * HV_ENOENT: a hole. HV_EAGAIN: with P2M_FAST, try again off the fast path; without, I/O was
  * started and the caller sleeps, then restarts. HV_ENOMEM: no frame, or, with P2M_VCPU, the VM is
- * blocked and has to wait before it gets another one (reclaim_is_blocked). HV_EIO: the page could not be
+ * blocked and has to wait before it gets another one (reclaim_is_blocked), or, with P2M_LINE, it is not its
+ * turn (with P2M_FAST both are HV_EAGAIN). HV_EIO: the page could not be
  * read back (swap_error says why); the next call tries again. Takes the p2m lock.
  */
 enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access,
@@ -140,6 +145,8 @@ struct p2m_counters {
 };
 /* All of one moment. Takes the p2m lock. */
 void p2m_counters(struct p2m *p, struct p2m_counters *out);
+/* False: somebody has the lock, maybe for long, and the caller has interrupts off. */
+bool p2m_try_counters(struct p2m *p, struct p2m_counters *out) __must_check;
 /* Recount from the tree and the frame table; logs disagreements, true if none. */
 bool p2m_audit(struct p2m *p);
 /* Nothing in the p2m changes between these; for a view's audit. RANK_P2M. */

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the files of the p2m share: the tree and its words. Nobody else includes this.
+ * The tree and its words: what the files of the p2m (mm/p2m*.c) share with those that change words as
+ * they do: mm/share, and compress.c and swap*.c of mm/reclaim. A few others want fields only: mm/compact.c
+ * owner and member; sample.c RAM, owner and view; reclaim.c and reclaim_vms.c the owner, and `blocked` and
+ * `reclaim`, which are theirs; mm/shadow/sync.c pins. Nobody else includes this but tests.
  *
  * A word is, from bit 0: 4 bits of kind (a p2m_state, or one of the kinds below), 20 bits of
  * sequence number, 36 bits of frame number, 4 bits of heat: how often the sharing scan shall pass the
- * page by. Words are read at any time and written under the p2m lock by single stores. Nodes stay in memory until the p2m is destroyed, so that a lockless walk is
- * safe anywhere; the words of a node that left the tree are marked, and the walk starts again.
+ * page by. Words are read at any time and written under the p2m lock by single stores. Nodes stay in
+ * memory until the p2m is destroyed, so that a lockless walk is safe anywhere; the words of a node that left
+ * the tree are marked, and the walk starts again.
  *
  * A private page of 4 KiB that is about to lose its frame is first nominated: write-protected in the
  * view, after its word changed. Whoever wants to write makes it plainly private again, by another

@@ -156,11 +156,11 @@ static void svm_vcpu_fini(struct vcpu *v)
     }
 }
 
-static void svm_vcpu_reset(struct vcpu *v)
+static void svm_vcpu_clear(struct vcpu *v)
 {
     struct svm_vcpu *s = svm_of(v);
 
-    vmcb_reset(s->vmcb);
+    vmcb_clear(s->vmcb);
     s->irq_window = false;
     s->nmi_window = false;
     s->nmi_masked = false;
@@ -196,7 +196,7 @@ static enum hv_err svm_vcpu_init(struct vcpu *v)
         .invpcid = cpu_features.invpcid,
     };
     vmcb_init(s->vmcb, &cfg);
-    svm_vcpu_reset(v);
+    svm_vcpu_clear(v);
     return HV_OK;
 }
 
@@ -310,7 +310,7 @@ const struct hv_backend svm_backend = {
     .vm_fini = svm_vm_fini,
     .vcpu_init = svm_vcpu_init,
     .vcpu_fini = svm_vcpu_fini,
-    .vcpu_reset = svm_vcpu_reset,
+    .vcpu_clear = svm_vcpu_clear,
     .vcpu_load = svm_vcpu_load,
     .vcpu_put = svm_vcpu_put,
     .section_begin = svm_section_begin,

@@ -60,10 +60,10 @@ void vmcb_init(struct vmcb *m, const struct vmcb_config *cfg)
     m->ctl.msrpm_pa = cfg->msrpm_pa;
     m->ctl.np_control = cfg->software_mmu ? 0 : (uint64_t)NPCTL_ENABLE;
     m->ctl.asid = 1; /* tag.c gives the real one; 0 is the host's and refused */
-    vmcb_reset(m);
+    vmcb_clear(m);
 }
 
-void vmcb_reset(struct vmcb *m)
+void vmcb_clear(struct vmcb *m)
 {
     memset(&m->save, 0, sizeof(m->save));
     m->save.efer = EFER_SVME; /* VMRUN demands it; the guest is shown 0 */

@@ -266,4 +266,4 @@ struct vmcb_config {
 /* A VMCB for a new vCPU. */
 void vmcb_init(struct vmcb *m, const struct vmcb_config *cfg);
 /* Nothing of the guest is left in it. */
-void vmcb_reset(struct vmcb *m);
+void vmcb_clear(struct vmcb *m);

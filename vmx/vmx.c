@@ -250,7 +250,7 @@ static enum hv_err vmx_vcpu_init(struct vcpu *v)
     vmcs_clear(s->vmcs_pa); /* "initialise implementation-specific information" */
     s->rip = ~0ULL;         /* not written yet */
     s->copy[VC_VPID] = 1;   /* kernel/vm/tag.c gives the real one; 0 is refused */
-    vmx_reset_regs(v);
+    vmx_clear_regs(v);
     return HV_OK;
 }
 
@@ -379,7 +379,7 @@ const struct hv_backend vmx_backend = {
     .vm_fini = vmx_vm_fini,
     .vcpu_init = vmx_vcpu_init,
     .vcpu_fini = vmx_vcpu_fini,
-    .vcpu_reset = vmx_reset_regs,
+    .vcpu_clear = vmx_clear_regs,
     .vcpu_load = vmx_vcpu_load,
     .vcpu_put = vmx_vcpu_put,
     .section_begin = vmx_section_begin,

@@ -169,7 +169,7 @@ void vmx_regs_init(struct vmx_vcpu *s, const struct vm *vm);
 /* Write what is dirty into the VMCS. */
 void vmx_write_back(struct vcpu *v);
 /* Nothing of the guest is left; root, tag and TSC offset stay. */
-void vmx_reset_regs(struct vcpu *v);
+void vmx_clear_regs(struct vcpu *v);
 /* The same inside a section, for fields that are asked for often. */
 static inline uint64_t vmx_get_here(struct vcpu *v, enum vmx_copy what, enum vmcs_field field)
 {

@@ -117,13 +117,12 @@ static void sync_mode(struct vcpu *v, uint64_t cr0)
 {
     struct vmx_vcpu *s = vmx_of(v);
     bool paged = (cr0 & CR0_PG) != 0;
-    bool active = paged && (s->efer & EFER_LME);
-    uint64_t efer = s->efer | (active ? EFER_LMA : 0);
-    uint64_t entry = vmx_caps.chosen.entry | (active ? ENTRY_IA32E : 0);
+    uint64_t efer;
 
     if (s->software) {
         efer = real_regs(v, cr0, 0).efer;
     } else {
+        efer = s->efer | (paged && (s->efer & EFER_LME) ? EFER_LMA : 0);
         if (s->identity != (!paged && !s->unrestricted)) {
             switch_identity(v, !s->identity);
         }
@@ -132,7 +131,7 @@ static void sync_mode(struct vcpu *v, uint64_t cr0)
         }
     }
     vmx_set(v, VC_EFER, efer);
-    vmx_set(v, VC_ENTRY_CTL, entry);
+    vmx_set(v, VC_ENTRY_CTL, vmx_caps.chosen.entry | (efer & EFER_LMA ? ENTRY_IA32E : 0));
     if (s->msrs != NULL) {
         s->msrs[0] = (struct vmx_msr_entry){.index = MSR_EFER, .value = efer};
     }

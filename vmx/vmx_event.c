@@ -38,8 +38,7 @@ enum hv_err vmx_inject(struct vcpu *v, const struct event *ev)
         return HV_EBUSY;
     }
     uint64_t word = EVENT_VALID | ev->vector | types[ev->type] << EVENT_TYPE_SHIFT;
-    /* Real mode knows no error codes. */
-    if (ev->has_error && (vmx_get_reg(v, REG_CR0) & CR0_PE)) {
+    if (ev->has_error) {
         word |= EVENT_HAS_ERROR;
         s->event_error = ev->error;
     }

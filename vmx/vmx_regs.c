@@ -363,37 +363,22 @@ enum hv_err vmx_get_msr(struct vcpu *v, uint32_t index, uint64_t *out)
     return HV_OK;
 }
 
-/* What WRMSR would take: the value may reach the processor later only, where a refusal is our own #GP. */
-static bool live_msr_takes(uint32_t index, uint64_t value)
-{
-    switch (index) {
-    case MSR_STAR:
-        return true;
-    case MSR_SYSCALL_MASK:
-        return value <= UINT32_MAX;
-    default:
-        return is_canonical(value);
-    }
-}
-
 enum hv_err vmx_set_msr(struct vcpu *v, uint32_t index, uint64_t value)
 {
     uint64_t *slot = live_msr(&vmx_of(v)->live, index);
     enum vmx_copy what = msr_copy(index);
 
     if (slot != NULL) {
-        if (!live_msr_takes(index, value) || (v->loaded && !wrmsr_safe(index, value))) {
-            return HV_EPERM;
+        if (v->loaded) {
+            wrmsr(index, value);
+        } else {
+            v->set_unloaded = true;
         }
-        v->set_unloaded |= !v->loaded;
         *slot = value;
         return HV_OK;
     }
     if (what == NR_VC) {
         return HV_ENOENT;
-    }
-    if (index != MSR_PAT && index != MSR_SYSENTER_CS && !is_canonical(value)) {
-        return HV_EPERM;
     }
     vmx_set(v, what, value);
     return HV_OK;
@@ -428,9 +413,9 @@ bool vmx_code_state(struct vcpu *v, struct code_state *out)
     return true;
 }
 
-/* ---- Reset ---- */
+/* ---- Clearing ---- */
 
-void vmx_reset_regs(struct vcpu *v)
+void vmx_clear_regs(struct vcpu *v)
 {
     struct vmx_vcpu *s = vmx_of(v);
     const uint64_t kept =

@@ -92,9 +92,7 @@ void mitigate_switch(uint32_t vm)
 
 void mitigate_left(uint32_t vm)
 {
-    struct mitigate_cpu *c = &cpus[this_cpu()->id].last;
-
-    c->served |= c->vm != vm;
+    mitigate_at_leave(&cpus[this_cpu()->id].last, vm);
 }
 
 void mitigate_served(void)

@@ -103,3 +103,8 @@ struct mitigate_flushes mitigate_at_entry(const struct mitigate_plan *plan, stru
         .buffers = plan->buffers == MITIGATE_ACTIVE,
     };
 }
+
+void mitigate_at_leave(struct mitigate_cpu *c, uint32_t vm)
+{
+    c->served |= c->vm != vm;
+}

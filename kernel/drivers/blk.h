@@ -6,7 +6,8 @@
  * context. Interrupts only wake that thread; a timer does too, more often where there are none.
  * The queue itself is kernel/drivers/blk_queue.c; see docs/block.md.
  *
- * Callers: the swap area, the shell (`disks`); drivers below.
+ * Callers: the swap area and its test, VMs' disks (kernel/devices/vdisk.c), the shell (`disks`), start-up,
+ * kernel/bench_swap.c; drivers below.
  */
 #pragma once
 

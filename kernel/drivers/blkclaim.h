@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Who uses which part of which disk: several may read, or one may write. Callers: the swap area, disks of
- * VMs. Any thread.
+ * Who uses which part of which disk: several may read, or one may write. Callers: the swap area, VMs'
+ * disks (kernel/devices/vdisk.c). Any thread.
  */
 #pragma once
 

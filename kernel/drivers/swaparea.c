@@ -385,13 +385,11 @@ static void start_ram(const char *size)
 {
     struct blk_disk *d;
     uint64_t bytes;
+    enum hv_err err = parse_size(size, MIB(1), &bytes);
 
-    if (parse_size(size, MIB(1), &bytes) != HV_OK || bytes < SWAPAREA_RAM_MIN) {
-        log_error("swap = ram:%s: accepted: a size from 4M on", size);
-        return;
+    if (err == HV_OK) {
+        err = ramdisk_create(bytes, &d);
     }
-    enum hv_err err = ramdisk_create(bytes, &d);
-
     if (err == HV_OK) {
         struct swaparea a = whole(d);
 
@@ -436,13 +434,11 @@ void swaparea_start(const char *option, const struct swaparea_loan *loans, unsig
     if (str_equal(option, "off")) {
         return;
     }
-    if (option[0] == '\0' || str_equal(option, "auto")) {
-        start_disk(NULL, loans, nr_loans);
-    } else if (str_starts(option, "ram:")) {
+    if (str_starts(option, "ram:")) {
         start_ram(option + 4);
     } else if (str_starts(option, "disk:")) {
         start_disk(option + 5, loans, nr_loans);
     } else {
-        log_error("swap = %s: accepted: off, auto, disk:NAME, ram:SIZE", option);
+        start_disk(NULL, loans, nr_loans);
     }
 }

@@ -47,10 +47,10 @@ struct swaparea_loan {
 };
 
 /*
- * Act on the option `swap`: "off"; "auto" or empty: the first area found that carries the signature;
- * "disk:NAME" with the name of a disk or partition, a disk's serial number or an area's UUID; "ram:SIZE".
- * What touches one of `loans`, which are needed during the call only, is passed over or refused. What
- * cannot be done is logged, and the machine goes without. After blk_init.
+ * Act on the option `swap`, which is one of these: "off"; "disk:NAME" with the name of a disk or
+ * partition, a disk's serial number or an area's UUID; "ram:SIZE"; "auto" or empty: the first area found
+ * that carries the signature. What touches one of `loans`, which are needed during the call only, is
+ * passed over or refused. What cannot be done is logged, and the machine goes without. After blk_init.
  */
 void swaparea_start(const char *option, const struct swaparea_loan *loans, unsigned nr_loans);
 /* The store, or NULL. */

@@ -164,7 +164,7 @@ static enum hv_err pin_part(const struct emul *e, struct operand *o, unsigned i,
     void *page;
 
     if (!vlapic_covers(e->v->lapic, o->part[i])) {
-        err = guestmem_pin(e->v->vm, o->part[i], write, &page);
+        err = guestmem_pin_by(e->v, o->part[i], write, &page);
     }
     if (!err) {
         o->ram[i] = (char *)page + (o->part[i].a & ~PAGE_MASK);

@@ -70,7 +70,7 @@ struct operand {
 /*
  * Check the segment, walk the guest's tables and pin what is RAM, so that nothing can fail or have to wait
  * behind the instruction's first effect. HV_EFAULT: a fault is queued. HV_EAGAIN, HV_ENOMEM as
- * guestmem_pin; on the fast path always HV_EAGAIN. Released by operand_release if HV_OK.
+ * guestmem_pin_by; on the fast path always HV_EAGAIN. Released by operand_release if HV_OK.
  */
 enum hv_err operand_resolve(const struct emul *e, struct mem_ref ref, unsigned size, bool write,
                             struct operand *out) __must_check;

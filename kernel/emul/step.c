@@ -41,12 +41,12 @@ static enum exit_kind system_exit(const struct insn *in)
         return group == 7 ? EXIT_INVLPG : EXIT_NONE;
     }
     switch (group << 3 | (in->rm & 7)) {
-    case 0x01: /* VMCALL */
-    case 0x19: /* VMMCALL */
+    case 0x01: /* one vendor's call, */
+    case 0x19: /* and the other's; and what else is of their extensions: */
         return EXIT_HYPERCALL;
-    case 0x02 ... 0x04: /* VMLAUNCH, VMRESUME, VMXOFF */
-    case 0x14:          /* VMFUNC */
-    case 0x18:          /* VMRUN, VMLOAD, VMSAVE, STGI, CLGI, SKINIT, INVLPGA */
+    case 0x02 ... 0x04:
+    case 0x14:
+    case 0x18:
     case 0x1a ... 0x1f:
         return EXIT_VIRT_INSN;
     case 0x08:
@@ -99,11 +99,11 @@ static enum exit_kind kind_of(const struct insn *in)
     case 0x0fb9:
     case 0x0fff:
     case 0x0f37: /* GETSEC */
-    case 0x0f78: /* VMREAD, VMWRITE */
-    case 0x0f79:
     case 0x0faa: /* RSM */
+    case 0x0f78: /* of a virtualisation extension */
+    case 0x0f79:
         return EXIT_VIRT_INSN;
-    case 0x0fc7: /* VMPTRLD, VMCLEAR, VMXON, VMPTRST */
+    case 0x0fc7: /* likewise, beside CMPXCHG8B */
         return in->mod != 3 && (in->reg & 6) == 6 ? EXIT_VIRT_INSN : EXIT_NONE;
     default:
         return EXIT_NONE;

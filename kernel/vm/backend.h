@@ -225,9 +225,9 @@ struct code_state {
 /*
  * With the software MMU (vm->software_mmu, constant from vm_init on) the guest runs on our tables:
  *   - the processor has CR0.PG, CR0.WP, CR4.PAE and, where it exists, EFER.NXE set always, EFER.LME and
- *     LMA while the guest is in long mode (LME and PG in its own registers); CR4.PGE, PCIDE, PKE and
- *     CET never, CR4.SMEP and SMAP not while the guest's paging is off; the other bits are the guest's, as
- *     far as the processor lets it;
+ *     LMA while the guest is in long mode (LME and PG in its own registers); CR0.CD and NW, CR4.PSE, PGE,
+ *     PCIDE, PKE and CET never, CR4.SMEP and SMAP not while the guest's paging is off; the other bits are
+ *     the guest's, as far as the processor lets it;
  *   - get_reg and set_reg of CR0, CR3, CR4 and EFER deal in the guest's values, which never reach
  *     the processor's CR3: that is set_root's alone. LMA follows LME and PG in get_reg. Common code
  *     calls set_root before the next entry whenever it has changed one of them;
@@ -247,10 +247,11 @@ struct hv_backend {
     /* Per-VM structures (every port and MSR exits). fini accepts half-built VMs. */
     enum hv_err (*vm_init)(struct vm *vm);
     void (*vm_fini)(struct vm *vm);
-    /* Afterwards nothing of a guest is left; vcpu_reset (vcpu.c) gives the registers what a reset does. */
+    /* Per-vCPU structures, cleared. fini accepts half-built vCPUs. */
     enum hv_err (*vcpu_init)(struct vcpu *v);
     void (*vcpu_fini)(struct vcpu *v);
-    void (*vcpu_reset)(struct vcpu *v);
+    /* Nothing of the guest is left. Registers are undefined until set_reg and set_seg say what they are. */
+    void (*vcpu_clear)(struct vcpu *v);
     /* Bind to this processor; after put any processor may load. */
     void (*vcpu_load)(struct vcpu *v);
     void (*vcpu_put)(struct vcpu *v);
@@ -267,8 +268,8 @@ struct hv_backend {
     /* FS, GS, TR, LDTR are only current outside a section: get_seg inside one saves them first. */
     void (*get_seg)(struct vcpu *v, enum seg_reg seg, struct segment *out);
     void (*set_seg)(struct vcpu *v, enum seg_reg seg, const struct segment *in);
-    /* MSRs kept by hardware state (SYSENTER*, STAR family, FS/GS/KERNEL_GS base, PAT).
-     * HV_ENOENT: not one of them. */
+    /* MSRs kept by hardware state (SYSENTER*, STAR family, FS/GS/KERNEL_GS base, PAT); common code asks for
+     * values that WRMSR takes. HV_ENOENT: not one of them. */
     enum hv_err (*get_msr)(struct vcpu *v, uint32_t index, uint64_t *out);
     enum hv_err (*set_msr)(struct vcpu *v, uint32_t index, uint64_t value);
     /* One event per entry; HV_EBUSY if one is queued already. */

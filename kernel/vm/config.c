@@ -145,14 +145,19 @@ static bool names_host_disk(const char *value)
     return str_starts(value, CONFIG_DISK_HOST) && !str_equal(value, CONFIG_DISK_HOST);
 }
 
-static bool check_swap(struct parser *p, const struct config_key *k, const char *value)
+bool config_is_swap(const char *value)
 {
     static const char ram[] = "ram:";
     uint64_t bytes;
-    bool good =
-        str_equal(value, "off") || str_equal(value, "auto") || names_host_disk(value) ||
-        (str_starts(value, ram) && parse_size(value + strlen(ram), MIB(1), &bytes) == HV_OK &&
-         bytes >= SWAPAREA_RAM_MIN);
+
+    return str_equal(value, "off") || str_equal(value, "auto") || names_host_disk(value) ||
+           (str_starts(value, ram) && parse_size(value + strlen(ram), MIB(1), &bytes) == HV_OK &&
+            bytes >= SWAPAREA_RAM_MIN);
+}
+
+static bool check_swap(struct parser *p, const struct config_key *k, const char *value)
+{
+    bool good = config_is_swap(value);
 
     if (!good) {
         fail(p, p->text.line, k->name, k->accepted, "'%.60s' is unknown", value);

@@ -72,7 +72,7 @@ struct host_config {
     enum config_overcommit overcommit; /* unbacked: VMs may be promised more than memory and swap */
     enum { ENCRYPT_ON, ENCRYPT_OFF } swap_encrypt; /* `swap.encrypt = on|off` */
     char swap[CONFIG_SWAP_MAX]; /* `swap = off|auto|disk:NAME|ram:SIZE`; empty: not given */
-    unsigned telemetry;         /* `telemetry = ...`: index of telemetry_ports */
+    unsigned telemetry;         /* `telemetry = ...`: as telemetry_start takes it */
     unsigned log_level;         /* `loglevel = error|warn|info|debug` */
     bool option_given[NR_OPTIONS];
     uint64_t option[NR_OPTIONS]; /* `Mem.ShareScanTime = N`; valid if given */
@@ -91,6 +91,9 @@ enum hv_err config_parse_shares(const char *text, uint64_t memory_bytes,
                                 uint64_t *shares) __must_check;
 #define CONFIG_SHARES_ACCEPTED \
     "low (5 per MB), normal (10), high (20), a number from 0 to 1000000000"
+/* Is this a value of the host option `swap`? */
+bool config_is_swap(const char *value);
+#define CONFIG_SWAP_ACCEPTED "off, auto, disk:NAME, ram:SIZE (from 4M)"
 
 /* Called once per problem: "ballast.conf:12: memory: '12Q' is not a size; accepted: ...". */
 typedef void (*config_report_t)(void *arg, const char *message);

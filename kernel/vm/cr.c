@@ -80,7 +80,7 @@ static enum hv_err load_pdptes(struct vcpu *v, const struct cr_state *after)
     if (vcpu_in_section(v)) {
         return HV_EAGAIN;
     }
-    enum hv_err err = guestmem_read(v->vm, GPA(cr_rules_pdpt(after->cr3)), entry, sizeof(entry));
+    enum hv_err err = guestmem_read_by(v, GPA(cr_rules_pdpt(after->cr3)), entry, sizeof(entry));
     if (err == HV_ENOENT) {
         memset(entry, 0xff, sizeof(entry)); /* as reads of nothing are */
     } else if (err != HV_OK) {

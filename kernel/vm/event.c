@@ -97,6 +97,9 @@ void vcpu_event_cut_short(struct vcpu *v, uint64_t word, uint32_t error)
 /* True if `ev` went into the next entry. */
 static bool deliver(struct vcpu *v, struct event *ev)
 {
+    if (ev->has_error && !(hv->get_reg(v, REG_CR0) & CR0_PE)) {
+        ev->has_error = false; /* real mode knows no error codes */
+    }
     if (ev->type == EVENT_NONE || hv->inject(v, ev) != HV_OK) {
         return false;
     }

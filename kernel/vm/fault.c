@@ -66,7 +66,7 @@ enum exit_action fault_fast(struct vcpu *v, struct vm_exit *exit)
 {
     struct view *view = v->vm->view;
 
-    switch (view->ops->fault(view, exit->mem.gpa, access_of(exit) | P2M_FAST)) {
+    switch (view->ops->fault(view, exit->mem.gpa, access_of(exit) | memwait_access_fast())) {
     case HV_OK:
         return ACT_RESUME;
     case HV_ENOENT:
@@ -99,20 +99,17 @@ enum exit_action fault_failed(struct vcpu *v, gpa_t gpa, enum hv_err err)
 enum exit_action fault_slow(struct vcpu *v, struct vm_exit *exit)
 {
     struct view *view = v->vm->view;
+    uint32_t how = memwait_access(v);
 
-    if (unlikely(memwait_before(v, exit->mem.gpa.a))) {
-        return ACT_LEAVE;
-    }
-    if ((exit->mem.access & P2M_WRITE) && !exit->mem.table_walk &&
+    if ((exit->mem.access & P2M_WRITE) && !(how & P2M_LINE) && !exit->mem.table_walk &&
         v->interrupted.type == EVENT_NONE && overwrite_page(v, exit)) {
         memwait_served(v);
         return ACT_LEAVE;
     }
-    enum hv_err err = view->ops->fault(view, exit->mem.gpa, access_of(exit) | P2M_VCPU);
+    enum hv_err err = view->ops->fault(view, exit->mem.gpa, access_of(exit) | how);
 
     switch (err) {
     case HV_OK:
-        memwait_served(v);
         return ACT_RESUME;
     case HV_ENOENT:
         return fault_device(v, exit, false);

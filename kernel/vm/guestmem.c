@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Guest memory by address. Two ways to a page: p2m_peek on the fast path, where nothing can take the
- * page away before the vCPU leaves it; p2m_get and p2m_put, a pin, everywhere else. The guest's page
- * tables are walked by mm/gwalk.c over one or the other.
+ * page away before the vCPU leaves it; p2m_get and p2m_put, a pin, everywhere else. What a vCPU does by
+ * itself queues up for frames (memwait.h): else a guest would get them by instructions that are emulated.
+ * The guest's page tables are walked by mm/gwalk.c over one or the other.
  */
 #include "kernel/vm/guestmem.h"
 
@@ -10,6 +11,7 @@
 #include "arch/x86_64/msr.h"
 #include "arch/x86_64/regs.h"
 #include "kernel/lib/string.h"
+#include "kernel/vm/memwait.h"
 #include "kernel/vm/salt.h"
 #include "kernel/vm/swapping.h"
 #include "kernel/vm/vm.h"
@@ -66,10 +68,11 @@ static void relax_after(gfn_t gfn)
     }
 }
 
-static enum hv_err for_pages(struct vm *vm, gpa_t gpa, size_t len, enum op op, void *dst,
-                             const void *src)
+/* `how`: flags for p2m_get beside the access. */
+static enum hv_err for_pages(struct vm *vm, gpa_t gpa, size_t len, enum op op, uint32_t how,
+                             void *dst, const void *src)
 {
-    uint32_t access = op == OP_READ ? P2M_READ : P2M_WRITE;
+    uint32_t access = how | (op == OP_READ ? P2M_READ : P2M_WRITE);
     size_t done = 0;
 
     if (gpa.a + len < gpa.a) {
@@ -94,17 +97,29 @@ static enum hv_err for_pages(struct vm *vm, gpa_t gpa, size_t len, enum op op, v
 
 enum hv_err guestmem_read(struct vm *vm, gpa_t gpa, void *dst, size_t len)
 {
-    return for_pages(vm, gpa, len, OP_READ, dst, dst);
+    return for_pages(vm, gpa, len, OP_READ, 0, dst, dst);
+}
+
+enum hv_err guestmem_read_by(struct vcpu *v, gpa_t gpa, void *dst, size_t len)
+{
+    return for_pages(v->vm, gpa, len, OP_READ, memwait_access(v), dst, dst);
 }
 
 enum hv_err guestmem_write(struct vm *vm, gpa_t gpa, const void *src, size_t len)
 {
-    return for_pages(vm, gpa, len, OP_WRITE, NULL, src);
+    return for_pages(vm, gpa, len, OP_WRITE, 0, NULL, src);
 }
 
 enum hv_err guestmem_pin(struct vm *vm, gpa_t gpa, bool write, void **page)
 {
     return p2m_get(vm->p2m, gpa_gfn(gpa), write ? P2M_WRITE : P2M_READ, page);
+}
+
+enum hv_err guestmem_pin_by(struct vcpu *v, gpa_t gpa, bool write, void **page)
+{
+    uint32_t access = memwait_access(v) | (write ? P2M_WRITE : P2M_READ);
+
+    return p2m_get(v->vm->p2m, gpa_gfn(gpa), access, page);
 }
 
 void guestmem_unpin(struct vm *vm, gpa_t gpa, void *page)
@@ -155,6 +170,7 @@ static void *peek_fast(void *ctx, gfn_t gfn)
  * writing as well. */
 struct pinned_tables {
     struct vm *vm;
+    uint32_t how; /* flags for p2m_get beside the access */
     gfn_t gfn[8];
     void *page[8];
     unsigned nr;
@@ -165,7 +181,7 @@ static void *pin_table(struct pinned_tables *t, gfn_t gfn, uint32_t access)
 {
     void *page = NULL;
 
-    t->err = t->nr < ARRAY_SIZE(t->gfn) ? get_page(t->vm, gfn, access, &page) : HV_ERANGE;
+    t->err = t->nr < ARRAY_SIZE(t->gfn) ? get_page(t->vm, gfn, access | t->how, &page) : HV_ERANGE;
     if (t->err) {
         return NULL;
     }
@@ -198,7 +214,7 @@ static void *own_pinned(void *ctx, void *slot)
 static enum hv_err walk_pinned(struct vcpu *v, struct gwalk_request *req, struct gwalk_result *res,
                                bool *retry)
 {
-    struct pinned_tables t = {.vm = v->vm};
+    struct pinned_tables t = {.vm = v->vm, .how = memwait_access(v)};
 
     req->peek = peek_pinned;
     req->own = own_pinned;
@@ -250,13 +266,14 @@ static uint32_t walk_access(struct vcpu *v, uint32_t access)
 /* Have the page in memory before anything happens that cannot be done again. */
 static enum hv_err bring(struct vcpu *v, gpa_t gpa, uint32_t access)
 {
+    uint32_t how = memwait_access(v) | (access & GVA_WRITE ? P2M_WRITE : P2M_READ);
     void *page;
     enum hv_err err;
 
     if (!guestmem_is_ram(v->vm, gpa, 1)) {
         return HV_OK;
     }
-    err = get_page(v->vm, gpa_gfn(gpa), access & GVA_WRITE ? P2M_WRITE : P2M_READ, &page);
+    err = get_page(v->vm, gpa_gfn(gpa), how, &page);
     if (err == HV_OK) {
         p2m_put(v->vm->p2m, gpa_gfn(gpa), page);
     }
@@ -333,7 +350,7 @@ static inline __attribute__((always_inline)) enum hv_err fetch_page(struct vcpu 
         return err;
     }
     if (!fast) {
-        return guestmem_read(v->vm, res.gpa, dst, len);
+        return guestmem_read_by(v, res.gpa, dst, len);
     }
     const char *page = p2m_peek(v->vm->p2m, gpa_gfn(res.gpa));
     if (unlikely(!page)) {

@@ -15,6 +15,9 @@ struct vcpu;
 /* Thread context, off the fast path. HV_EAGAIN, HV_ENOMEM as p2m_get; a part may be done already. */
 enum hv_err guestmem_read(struct vm *vm, gpa_t gpa, void *dst, size_t len) __must_check;
 enum hv_err guestmem_write(struct vm *vm, gpa_t gpa, const void *src, size_t len) __must_check;
+/* For v's own access, which waits while it is not its turn to take a frame: HV_ENOMEM, for memwait_or_stop. */
+enum hv_err guestmem_read_by(struct vcpu *v, gpa_t gpa, void *dst, size_t len) __must_check;
+enum hv_err guestmem_pin_by(struct vcpu *v, gpa_t gpa, bool write, void **page) __must_check;
 /* The page around gpa, as p2m_get: there until guestmem_unpin, which gets it back. */
 enum hv_err guestmem_pin(struct vm *vm, gpa_t gpa, bool write, void **page) __must_check;
 void guestmem_unpin(struct vm *vm, gpa_t gpa, void *page);

@@ -419,9 +419,10 @@ static void drop_claimed(struct vm *vm, struct vm_dropped *out)
     uint64_t slice = BIT(ORDER_1G);
     uint64_t start = rdtsc();
     struct flush_batch batch;
+    struct p2m_counters count;
     struct view_stats had;
 
-    vm->view->ops->stats(vm->view, &had);
+    vm_memory_counters(vm, &count, &had);
     flush_batch_init(&batch, vm->flush);
     for (uint64_t gfn = 0; gfn < end; gfn += slice) {
         vm->view->ops->drop(vm->view, GFN(gfn), slice, &batch);

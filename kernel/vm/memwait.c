@@ -2,8 +2,8 @@
 /*
  * The queue of vCPUs that wait for memory; see memwait.h. It is in the order in which they began to want
  * their page. A vCPU keeps its place when it is woken for other things, or when the frame that it was
- * woken for went elsewhere: nobody starves. While somebody waits, faults that need a frame queue up
- * behind (memwait_before). Callers: exit handlers, the server (balance.c).
+ * woken for went elsewhere: nobody starves. While somebody waits, accesses that need a frame queue up
+ * behind (P2M_LINE). Callers: exit handlers, the server (balance.c).
  */
 #include "kernel/vm/memwait.h"
 
@@ -27,20 +27,15 @@ struct waiter {
 
 static struct spinlock lock = SPINLOCK_INIT(RANK_WAITQ, "memory waiters"); /* irqsave */
 static struct list waiters = LIST_INIT(waiters);                           /* lock */
-static unsigned nr_waiting;           /* written under lock, read at any time */
+unsigned memwait_nr_waiting;          /* written under lock, read at any time */
 static uint64_t nr_waits, longest_ns; /* likewise */
 static bool served;                   /* atomic, set once */
 
 void memwait_stats(struct memwait_stats *out)
 {
-    out->waiting = __atomic_load_n(&nr_waiting, __ATOMIC_RELAXED);
+    out->waiting = __atomic_load_n(&memwait_nr_waiting, __ATOMIC_RELAXED);
     out->waits = __atomic_load_n(&nr_waits, __ATOMIC_RELAXED);
     out->longest_ns = __atomic_load_n(&longest_ns, __ATOMIC_RELAXED);
-}
-
-bool memwait_pending(void)
-{
-    return __atomic_load_n(&nr_waiting, __ATOMIC_RELAXED) != 0;
 }
 
 void memwait_serving(void)
@@ -59,21 +54,23 @@ static void enter(struct waiter *w)
         pos = pos->prev;
     }
     list_add(pos, &w->node);
-    __atomic_store_n(&nr_waiting, nr_waiting + 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&memwait_nr_waiting, memwait_nr_waiting + 1, __ATOMIC_RELAXED);
     __atomic_store_n(&nr_waits, nr_waits + 1, __ATOMIC_RELAXED);
 }
 
 static void queue_up(struct waiter *w)
 {
     uint64_t flags = spin_lock_irqsave(&lock), now;
-    bool first = nr_waiting == 0;
+    bool first = memwait_nr_waiting == 0;
 
     enter(w);
     spin_unlock_irqrestore(&lock, flags);
     if (first) {
         balance_wake();
     }
-    if (__atomic_load_n(&served, __ATOMIC_ACQUIRE)) {
+    if (w->v != NULL && (__atomic_load_n(&w->v->request, __ATOMIC_RELAXED) & VCPU_REQ_STOP)) {
+        /* Asked while it was still in its section: nobody wakes it for that. */
+    } else if (__atomic_load_n(&served, __ATOMIC_ACQUIRE)) {
         thread_block();
     } else {
         thread_sleep_ns(MEMWAIT_TICK_NS);
@@ -81,7 +78,7 @@ static void queue_up(struct waiter *w)
     now = clock_now_ns();
     flags = spin_lock_irqsave(&lock);
     list_del(&w->node);
-    __atomic_store_n(&nr_waiting, nr_waiting - 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&memwait_nr_waiting, memwait_nr_waiting - 1, __ATOMIC_RELAXED);
     if (now - w->since_ns > longest_ns) {
         __atomic_store_n(&longest_ns, now - w->since_ns, __ATOMIC_RELAXED);
     }
@@ -93,7 +90,7 @@ static void wait(struct vcpu *v)
     struct waiter w = {.since_ns = v->memory_wait.since_ns, .thread = v->thread, .v = v};
     uint64_t start = clock_now_ns();
 
-    v->memory_wait.turn = false;
+    v->memory_wait.turn = v->memory_wait.turn_used = false;
     queue_up(&w);
     v->memory_wait.until_ns = clock_now_ns();
     __atomic_fetch_add(&v->stalled_ns, v->memory_wait.until_ns - start, __ATOMIC_RELAXED);
@@ -219,26 +216,18 @@ bool memwait_nap(struct memwait_hope *hope)
     return true;
 }
 
-static bool needs_frame(struct vcpu *v, uint64_t gpa)
+uint32_t memwait_access(struct vcpu *v)
 {
-    struct p2m_entry e;
+    bool must;
 
-    p2m_query(v->vm->p2m, gpa_gfn(GPA(gpa)), &e);
-    return e.state != P2M_HOLE && !mfn_valid(e.mfn);
-}
-
-bool memwait_before(struct vcpu *v, uint64_t gpa)
-{
-    bool must = reclaim_is_blocked(v->vm->p2m) || (!v->memory_wait.turn && is_anybody_in_line());
-
-    if (likely(!must) || !needs_frame(v, gpa)) {
-        return false;
-    }
-    memwait_or_stop(v, gpa);
-    return true;
+    v->memory_wait.turn_used = v->memory_wait.turn;
+    must = reclaim_is_blocked(v->vm->p2m) || (!v->memory_wait.turn && is_anybody_in_line());
+    return must ? P2M_VCPU | P2M_LINE : P2M_VCPU;
 }
 
 void memwait_served(struct vcpu *v)
 {
-    v->memory_wait.turn = false;
+    if (unlikely(v->memory_wait.turn_used)) {
+        v->memory_wait.turn = v->memory_wait.turn_used = false;
+    }
 }

@@ -10,6 +10,8 @@
 
 #include "kernel/lib/types.h"
 
+#include "mm/p2m.h"
+
 struct vcpu;
 
 #define MEMWAIT_TICK_NS 10000000u
@@ -19,10 +21,13 @@ struct vcpu;
 /* There is no frame for the guest page at gpa: wait, off the fast path, after which the guest tries again.
  * Without hope that memory becomes free its VM is stopped. */
 void memwait_or_stop(struct vcpu *v, uint64_t gpa);
-/* A fault at gpa, off the fast path: if v has to wait before a frame may be taken for it, it has waited, or
- * was stopped, and the guest is to try again: true. */
-bool memwait_before(struct vcpu *v, uint64_t gpa);
-/* v's fault was served: its turn is over. */
+/*
+ * How v's own accesses ask for pages (p2m_populate), on the fast path and off it: P2M_LINE says that no frame
+ * may be taken for them now. HV_ENOMEM is for memwait_or_stop then as if there were none.
+ */
+static inline uint32_t memwait_access_fast(void);
+uint32_t memwait_access(struct vcpu *v);
+/* Off the fast path: an exit was served to its end. If it asked while it was v's turn, that is over. */
 void memwait_served(struct vcpu *v);
 
 /* The same for another thread that works for a VM. *hope is all zeros at first, and again once it got what
@@ -43,5 +48,17 @@ void memwait_stats(struct memwait_stats *out);
 /* The server's, which runs every MEMWAIT_TICK_NS while anybody is waiting: first say that it is
  * there; is anybody waiting; wake who can go on. */
 void memwait_serving(void);
-bool memwait_pending(void);
+static inline bool memwait_pending(void);
 void memwait_serve(void);
+
+extern unsigned memwait_nr_waiting; /* memwait_pending's */
+
+static inline bool memwait_pending(void)
+{
+    return unlikely(__atomic_load_n(&memwait_nr_waiting, __ATOMIC_RELAXED) != 0);
+}
+
+static inline uint32_t memwait_access_fast(void)
+{
+    return memwait_pending() ? P2M_FAST | P2M_LINE : P2M_FAST;
+}

@@ -69,6 +69,30 @@ static enum hv_err write_apic(struct vcpu *v, uint32_t index, uint64_t value)
     return vlapic_write_msr(v->lapic, index, value);
 }
 
+/* ---- What the backend keeps ---- */
+
+/* What WRMSR takes ("Canonical Addressing"); the backend looks at no value. Some processors use the low
+ * halves of SYSENTER's addresses and would take any; others enter no guest where they are not canonical. */
+static bool kept_takes(uint32_t index, uint64_t value)
+{
+    switch (index) {
+    case MSR_PAT:
+        return pat_is_valid(value);
+    case MSR_STAR:
+    case MSR_SYSENTER_CS:
+        return true;
+    case MSR_SYSCALL_MASK:
+        return value <= UINT32_MAX;
+    default:
+        return is_canonical(value);
+    }
+}
+
+static enum hv_err write_kept(struct vcpu *v, uint32_t index, uint64_t value)
+{
+    return kept_takes(index, value) && hv->set_msr(v, index, value) == HV_OK ? HV_OK : HV_EPERM;
+}
+
 /* ---- Time ---- */
 
 static void move_tsc(struct vcpu *v, uint64_t delta)
@@ -163,11 +187,6 @@ static enum hv_err write_efer(struct vcpu *v, uint32_t index, uint64_t value)
 static bool valid_type(uint8_t type)
 {
     return type == 0 || type == 1 || (type >= 4 && type <= 6);
-}
-
-static enum hv_err write_pat(struct vcpu *v, uint32_t index, uint64_t value)
-{
-    return pat_is_valid(value) && hv->set_msr(v, index, value) == HV_OK ? HV_OK : HV_EPERM;
 }
 
 static enum hv_err read_mtrrcap(struct vcpu *v, uint32_t index, uint64_t *out)
@@ -266,7 +285,7 @@ static enum hv_err write_misc_enable(struct vcpu *v, uint32_t index, uint64_t va
 struct msr_policy {
     uint32_t first, last;
     msr_read_t read;   /* NULL: the backend keeps it */
-    msr_write_t write; /* NULL: likewise */
+    msr_write_t write; /* NULL: likewise, by write_kept */
 };
 
 /* Ascending. Where the backend keeps both, the guest needs no exit. */
@@ -283,7 +302,7 @@ static const struct msr_policy policies[] = {
     {MSR_MTRR_FIX64K, MSR_MTRR_FIX64K, read_mtrr, write_mtrr},
     {MSR_MTRR_FIX16K_80000, MSR_MTRR_FIX16K_A0000, read_mtrr, write_mtrr},
     {MSR_MTRR_FIX4K_C0000, MSR_MTRR_FIX4K_C0000 + 7, read_mtrr, write_mtrr},
-    {MSR_PAT, MSR_PAT, NULL, write_pat},
+    {MSR_PAT, MSR_PAT, NULL, write_kept},
     {MSR_MTRR_DEF_TYPE, MSR_MTRR_DEF_TYPE, read_mtrr, write_mtrr},
     {MSR_TSC_DEADLINE, MSR_TSC_DEADLINE, read_apic, write_apic},
     {MSR_EFER, MSR_EFER, read_efer, write_efer},
@@ -347,7 +366,7 @@ enum hv_err msr_write(struct vcpu *v, uint32_t index, uint64_t value)
     if (p->write != NULL) {
         return p->write(v, index, value);
     }
-    return hv->set_msr(v, index, value) == HV_OK ? HV_OK : HV_EPERM;
+    return write_kept(v, index, value);
 }
 
 void msr_open(struct vm *vm)

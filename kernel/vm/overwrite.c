@@ -69,7 +69,7 @@ static enum hv_err read_source(struct overwrite *o, char *page)
             err = HV_EINVAL; /* the page by another address */
         }
         if (err == HV_OK) {
-            err = guestmem_read(o->v->vm, at, page + done, n);
+            err = guestmem_read_by(o->v, at, page + done, n);
         }
         if (err != HV_OK) {
             return err;

@@ -14,6 +14,7 @@
 #include "kernel/devices/vlapic.h"
 #include "kernel/lib/mutant.h"
 #include "kernel/vm/exit.h"
+#include "kernel/vm/memwait.h"
 
 /* Make this processor hold v's state: cheap while it does. Nothing of ours runs in between that
  * could move the thread. */
@@ -22,7 +23,9 @@ static void load(struct vcpu *v)
     struct cpu *cpu = this_cpu();
 
     fpu_load(v->fpu);
-    mitigate_switch(v->vm->id);
+    if (!MUTANT(no_mitigate_at_entry)) {
+        mitigate_switch(v->vm->id);
+    }
     if (v->loaded) {
         return;
     }
@@ -58,7 +61,9 @@ void run_switch_out(struct thread *t)
     struct vcpu *v = t->arg;
 
     put(v);
-    mitigate_left(v->vm->id);
+    if (!MUTANT(no_mitigate_at_leave)) {
+        mitigate_left(v->vm->id);
+    }
 }
 
 /* Fast handlers take far less than 2^32 ticks. */
@@ -168,10 +173,26 @@ static bool runnable(struct vcpu *v)
     return !v->halted;
 }
 
+/*
+ * Nothing to do; but the loads that say so may have passed the store that ended the last section. Whoever
+ * asks for v when that is seen wakes the thread, whoever asks before has left a bit or a vector: look again
+ * behind a fence, and one of the two sees the other (vcpu_request).
+ */
+static bool may_sleep(struct vcpu *v)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return !(__atomic_load_n(&v->request, __ATOMIC_RELAXED) &
+             (VCPU_REQ_STOP | VCPU_REQ_INIT | VCPU_REQ_SIPI)) &&
+           !runnable(v);
+}
+
 static void dispatch_slow(struct vcpu *v, struct vm_exit *exit, enum exit_action action)
 {
     if (action == ACT_SLOW) {
         action = exit_table[exit->kind].slow(v, exit);
+        if (action == ACT_RESUME) {
+            memwait_served(v);
+        }
     }
     v->exits[exit->kind].ticks += rdtsc() - v->exit_tsc;
     if (action == ACT_YIELD || sched_need_resched()) {
@@ -185,7 +206,9 @@ void run_vcpu(struct vcpu *v)
 
     while (handle_requests(v)) {
         if (!runnable(v)) {
-            thread_block();
+            if (may_sleep(v)) {
+                thread_block();
+            }
             continue;
         }
         if (unlikely(v->vm->software_mmu) && !softmmu_ready(v)) {

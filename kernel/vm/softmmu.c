@@ -190,9 +190,11 @@ static enum exit_action true_fault(struct vcpu *v, const struct shadow_fault *f)
 enum exit_action softmmu_fault(struct vcpu *v, struct vm_exit *exit)
 {
     bool fast = vcpu_in_section(v);
-    struct shadow_fault f = {.gva = exit->pf.gva, .access = access_of(v, exit->pf.error)};
+    struct shadow_fault f = {.gva = exit->pf.gva,
+                             .access = access_of(v, exit->pf.error),
+                             .how = fast ? memwait_access_fast() : memwait_access(v)};
     const struct exit_page_fault pf = exit->pf;
-    enum hv_err err = shadow_fault(v->vm->view, &v->shadow, &f, fast);
+    enum hv_err err = shadow_fault(v->vm->view, &v->shadow, &f);
 
     if (likely(err == HV_OK)) {
         return ACT_RESUME;

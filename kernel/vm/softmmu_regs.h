@@ -19,7 +19,7 @@ static inline struct softmmu_regs softmmu_regs(uint64_t cr0, uint64_t cr4, uint6
     struct softmmu_regs r = {
         .cr0 = (cr0 & ~(CR0_CD | CR0_NW)) | CR0_PG | CR0_WP,
         /* PSE means nothing beside PAE. */
-        .cr4 = (cr4 & ~(CR4_PSE | CR4_PGE | CR4_PCIDE | CR4_PKE)) | CR4_PAE,
+        .cr4 = (cr4 & ~(CR4_PSE | CR4_PGE | CR4_PCIDE | CR4_PKE | CR4_CET)) | CR4_PAE,
         .efer = (efer & ~(EFER_LME | EFER_LMA)) | (nx ? EFER_NXE : 0),
     };
 

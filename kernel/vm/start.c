@@ -11,6 +11,7 @@
 #include "arch/x86_64/regs.h"
 #include "kernel/devices/devices.h"
 #include "kernel/devices/vlapic.h"
+#include "kernel/lib/random.h"
 #include "kernel/lib/string.h"
 #include "kernel/log.h"
 #include "kernel/options.h"
@@ -85,7 +86,10 @@ static enum hv_err build_shadow(const struct vm *vm, struct p2m *p2m, struct vie
         .nx = cpu_features.nx,
         .overhead_frames = (vm->config.memory_bytes >> PAGE_SHIFT) / SHADOW_SHARE + SHADOW_LEAST,
     };
+    struct rng rng;
 
+    random_stream(&rng, "shadow", vm->config.name);
+    cfg.seed = rng_next(&rng);
     for (unsigned i = 0; i < nr; i++) {
         cfg.nr_gfns = MAX(cfg.nr_gfns, (map[i].base + map[i].size) >> PAGE_SHIFT);
     }

@@ -121,7 +121,7 @@ static void reset_processor(struct vcpu *v)
         {REG_TPR, 0},
     };
 
-    hv->vcpu_reset(v);
+    hv->vcpu_clear(v);
     reset_segments(v);
     for (unsigned i = 0; i < ARRAY_SIZE(values); i++) {
         hv->set_reg(v, values[i].reg, values[i].value);
@@ -177,6 +177,11 @@ void vcpu_reset(struct vcpu *v)
     }
 }
 
+/*
+ *     request: leave a bit ; full fence ; look at in_guest
+ *     section: in_guest = 1 ; full fence ; look at the bits         (run_section)
+ *     sleep:   in_guest = 0 ; full fence ; look at the bits         (may_sleep)
+ */
 void vcpu_request(struct vcpu *v, uint32_t bits)
 {
     __atomic_fetch_or(&v->request, bits, __ATOMIC_SEQ_CST);

@@ -287,19 +287,31 @@ enum hv_err vm_destroy(struct vm *vm)
     return clean ? HV_OK : HV_EIO;
 }
 
-void vm_memory_counters(struct vm *vm, struct p2m_counters *p2m, struct view_stats *view)
+/* False: not now. */
+static bool try_memory_counters(struct vm *vm, struct p2m_counters *p2m, struct view_stats *view)
 {
     uint64_t flags = spin_lock_irqsave(&vm->lock);
+    bool ok = true;
 
     *p2m = (struct p2m_counters){0};
     *view = (struct view_stats){0};
     if (vm->p2m != NULL) {
-        p2m_counters(vm->p2m, p2m);
+        ok &= p2m_try_counters(vm->p2m, p2m);
     }
     if (vm->view != NULL) {
-        vm->view->ops->stats(vm->view, view);
+        ok &= vm->view->ops->stats(vm->view, view);
     }
     spin_unlock_irqrestore(&vm->lock, flags);
+    return ok;
+}
+
+/* A guest can see to it that its view's lock is held for milliseconds: nobody waits for that with interrupts
+ * off. */
+void vm_memory_counters(struct vm *vm, struct p2m_counters *p2m, struct view_stats *view)
+{
+    while (!try_memory_counters(vm, p2m, view)) {
+        __builtin_ia32_pause();
+    }
 }
 
 uint64_t vm_overhead_bytes(struct vm *vm)

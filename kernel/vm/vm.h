@@ -106,6 +106,7 @@ struct vcpu {
         uint64_t hope_ns;       /* when there was hope last */
         uint64_t gpa, rip, rcx; /* what it was for */
         bool turn;              /* it is this vCPU's turn to take a frame */
+        bool turn_used;         /* and the exit under way has asked for pages meanwhile */
     } memory_wait;
     struct shadow_cpu shadow;  /* software MMU only: kernel/vm/softmmu.c */
     uint64_t pdptr[4];         /* likewise: PAE's top-level entries as the guest loaded them */

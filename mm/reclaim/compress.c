@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The cache of compressed pages; see compress.h. In the record of one of its frames, refs says which
- * pieces are taken (bits 0 to 3), whether they are quarters (bit 4), and which chain it is in (bit 5).
+ * pieces are taken (bits 0 to 3), whether they are quarters (bit 4), which chain it is in (bit 5), and
+ * whether a batch has its pages, on their way to the store (bit 6).
  */
 #include "mm/reclaim/compress.h"
 
@@ -20,6 +21,7 @@
 #define REFS_PIECES 0x0fu
 #define REFS_QUARTERS 0x10u
 #define REFS_FULL 0x20u
+#define REFS_LEAVING 0x40u
 
 _Static_assert(LZ4_STREAM_MINSIZE <= ZIP_STATE_BYTES, "LZ4's state");
 
@@ -218,25 +220,39 @@ void zip_get(struct p2m *p, uint64_t place, void *page)
     }
 }
 
-void zip_drop(struct p2m *p, uint64_t place)
+bool zip_drop(struct p2m *p, uint64_t place)
 {
     mfn_t mfn = place_frame(place);
     uint32_t refs;
 
     if (place & FILLED) {
-        return;
+        return false;
     }
     refs = frame_of(mfn)->refs;
     p->zip.pages--;
     refs &= ~piece_bit(place, refs);
     if (refs & REFS_PIECES) {
         chain_move(&p->zip, mfn, refs);
-        return;
+        return false;
     }
     chain_remove(&p->zip, mfn);
     frame_of(mfn)->refs = 0;
     p->count.zip_frames--;
     buddy_free(mfn, 0);
+    return true;
+}
+
+static unsigned pages_of(uint32_t frame, gfn_t *gfn)
+{
+    uint32_t refs = frame_table[frame].refs;
+    unsigned nr = 0, step = 4 / nr_pieces(refs);
+
+    for (unsigned i = 0; i < nr_pieces(refs); i++) {
+        if (refs >> i & 1) {
+            gfn[nr++] = GFN(header_of((uint64_t)frame << 2 | i * step) & GFN_MASK);
+        }
+    }
+    return nr;
 }
 
 unsigned zip_oldest(struct p2m *p, gfn_t *gfn, unsigned most)
@@ -246,20 +262,27 @@ unsigned zip_oldest(struct p2m *p, gfn_t *gfn, unsigned most)
 
     for (unsigned k = 0; k < ARRAY_SIZE(heads); k++) {
         for (uint32_t at = heads[k]; at != FRAME_LINK_NONE; at = frame_table[at].next) {
-            uint32_t refs = frame_table[at].refs;
-            unsigned step = 4 / nr_pieces(refs);
-
-            for (unsigned i = 0; i < nr_pieces(refs); i++) {
-                if (nr == most) {
-                    return nr;
-                }
-                if (refs >> i & 1) {
-                    gfn[nr++] = GFN(header_of((uint64_t)at << 2 | i * step) & GFN_MASK);
-                }
+            if (frame_table[at].refs & REFS_LEAVING) {
+                continue;
             }
+            if (nr + nr_pieces(frame_table[at].refs) > most) {
+                return nr;
+            }
+            frame_table[at].refs |= REFS_LEAVING;
+            nr += pages_of(at, &gfn[nr]);
         }
     }
     return nr;
+}
+
+void zip_stays(struct p2m *p, uint64_t place)
+{
+    /* The page may have gone meanwhile, and its frame as well. */
+    struct frame *f = place & FILLED ? NULL : frame_of(place_frame(place));
+
+    if (f != NULL && f->use == FRAME_ZIP && f->owner == p->owner) {
+        f->refs &= ~REFS_LEAVING;
+    }
 }
 
 /* ---- Bringing back ---- */

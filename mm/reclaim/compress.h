@@ -12,7 +12,7 @@
  *                       0 | frame 32 | quarter 2     where the compressed page begins
  *
  * A touch decompresses the page into a frame of its own and removes it from the cache. The cache lives
- * under its p2m's lock. Callers: the p2m, mm/reclaim/swap.c.
+ * under its p2m's lock. Callers: the p2m, swap.c, swap_batch.c, swap_in.c; kernel/bench_swap.c (zip_page).
  */
 #pragma once
 
@@ -54,15 +54,18 @@ enum hv_err zip_put(struct p2m *p, gfn_t gfn, const void *data, unsigned bytes, 
                     uint64_t *place) __must_check;
 /* The page at `place`, which a word of p names, into `page`; p locked. */
 void zip_get(struct p2m *p, uint64_t place, void *page);
-/* The page at `place` is kept no more; p locked. */
-void zip_drop(struct p2m *p, uint64_t place);
+/* The page at `place` is kept no more; p locked. True: a frame became free. */
+bool zip_drop(struct p2m *p, uint64_t place);
 
 /* Resolve the compressed gfn that `e` describes. HV_OK: private now, and `e` says so. HV_EBUSY:
  * something changed; look again. HV_EAGAIN: off the fast path, please. HV_ENOMEM. */
 enum hv_err zip_in(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_entry *e) __must_check;
 
-/* The pages of the oldest frames, at most `most`; p locked. Returns how many. */
+/* All pages of the oldest frames, at most `most`, which are to leave now; p locked. Returns how many. Their
+ * frames are passed over from then on, until zip_stays is told of one of their pages: it does not leave, or
+ * somebody has taken it back, and `place` is where it was; p locked. */
 unsigned zip_oldest(struct p2m *p, gfn_t *gfn, unsigned most);
+void zip_stays(struct p2m *p, uint64_t place);
 
 /* For the audit, p locked: is there such a page of gfn; walk the frames, count them and their pages. */
 bool zip_audit_place(const struct p2m *p, uint64_t place, uint64_t gfn);

@@ -2,7 +2,8 @@
 /*
  * Encryption of pages on their way to the store: AES-128 in XTS mode by the Mbed TLS library, with the
  * processor's AES instructions where it has them. One key for the boot; each page is a data unit of
- * its own, numbered by slot and generation. Callers: mm/reclaim/swap.c; the key: kernel/vm/swapping.c.
+ * its own, numbered by slot and generation. Callers: swap_batch.c, swap_in.c; the key:
+ * kernel/vm/swapping.c; all of it: kernel/bench_swap.c.
  */
 #pragma once
 

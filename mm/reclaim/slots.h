@@ -5,7 +5,7 @@
  * contents, the slot and the generation: what comes back from elsewhere, from earlier, or torn is
  * noticed. Runs of free slots are handed out in turn, so that writes come in long runs. A slot that a
  * write failed on is retired for good. RANK_SWAP; nothing here sleeps or allocates after slots_init.
- * Callers: mm/reclaim/swap.c, the p2m.
+ * Callers: swap.c, swap_batch.c, swap_in.c, the p2m; the shell (numbers, audit).
  */
 #pragma once
 

@@ -13,8 +13,10 @@
 #include "mm/share/scan.h"
 
 #define RUN_PAGES 8u /* neighbours that leave together, aligned */
-#define TRIES 64u    /* runs drawn for a batch before all pages are looked through */
-#define RECENT_PAGES 256u
+/* Runs drawn for a batch, then as many again, which take any shared page too where there are slots. Only if
+ * none of them gave a page all pages are looked through. */
+#define TRIES 64u
+#define RECENT_PAGES 256u /* that left or stayed, after which both tallies are halved (most_stay) */
 #define TABLE_PART 16u
 #define RELAX_PAGES 1024u /* looked at between two looks at what else is to do */
 #define LOG_BURST 16
@@ -124,7 +126,8 @@ static bool has_free_slots(void)
     return s.used + s.bad < s.total;
 }
 
-/* Do most of those that are chosen stay, for they are written meanwhile? */
+/* Do most of those that are chosen stay, for they are written meanwhile? Asked at most once a batch, for
+ * asking also ages the tallies: what happened earlier counts half, then a quarter. Takes the p2m lock. */
 static bool most_stay(struct p2m *p)
 {
     bool stay;
@@ -167,13 +170,13 @@ static unsigned choose_oldest(struct p2m *p, struct swap_batch *b)
 
     spin_lock(&p->lock);
     nr = zip_oldest(p, oldest, SWAP_BATCH);
-    spin_unlock(&p->lock);
     for (unsigned i = 0; i < nr; i++) {
         struct p2m_entry e;
 
         p2m_query(p, oldest[i], &e);
-        added += e.state == P2M_COMPRESSED && batch_add(b, oldest[i], &e);
+        added += batch_add(b, oldest[i], &e);
     }
+    spin_unlock(&p->lock);
     return added;
 }
 
@@ -221,6 +224,9 @@ enum hv_err swap_out(struct p2m *p, uint64_t most, const struct swap_how *how,
         nr = choose_victims(p, b, (unsigned)MIN(most, (uint64_t)SWAP_BATCH));
     }
     batch_run(b, how, out);
+    if (full && nr == 0) {
+        return HV_EAGAIN; /* all of the cache is on its way */
+    }
     /* Nothing where there were victims: the store is full. */
     return nr != 0 && out->freed + out->started != 0 ? HV_OK : HV_ENOENT;
 }

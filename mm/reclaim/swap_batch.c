@@ -52,6 +52,7 @@ struct swap_batch {
     struct leaving page[SWAP_BATCH];
     mfn_t shared[SWAP_BATCH]; /* frames let go by pages that left, to be put after the flush */
     unsigned nr_shared;
+    unsigned nr_zip_freed; /* frames of the cache that became free with them */
     mfn_t copy[SWAP_BATCH];
     uint64_t zip_state[ZIP_STATE_BYTES / 8];
     uint8_t zipped[ZIP_MOST];
@@ -182,6 +183,7 @@ struct swap_batch *batch_get(struct p2m *p, bool urgent)
         b->p = p;
         b->nr = 0;
         b->nr_shared = 0;
+        b->nr_zip_freed = 0;
         b->tries = 0;
     }
     return b;
@@ -203,6 +205,11 @@ bool batch_add(struct swap_batch *b, gfn_t gfn, const struct p2m_entry *e)
     if (b->nr == SWAP_BATCH) {
         return false;
     }
+    for (unsigned i = 0; i < b->nr; i++) {
+        if (b->page[i].gfn.n == gfn.n) {
+            return false;
+        }
+    }
     b->page[b->nr++] = (struct leaving){.gfn = gfn, .e = *e, .slot = SLOT_NONE};
     return true;
 }
@@ -214,17 +221,24 @@ static bool is_leaving(const struct leaving *l)
     return l->e.word != NULL;
 }
 
-/* It was written while it was on its way. */
-static void note_stay(struct swap_batch *b)
+/* It is as it was no more: if it was nominated, it was written meanwhile. */
+static void note_stay(struct swap_batch *b, const struct leaving *l)
 {
-    spin_lock(&b->p->lock);
-    b->p->swap_stayed++;
-    spin_unlock(&b->p->lock);
+    if (l->e.state == P2M_PRIVATE) {
+        spin_lock(&b->p->lock);
+        b->p->swap_stayed++;
+        spin_unlock(&b->p->lock);
+    }
 }
 
 /* Its page stays, or is where it was to go. */
-static void leave_batch(struct leaving *l)
+static void leave_batch(struct swap_batch *b, struct leaving *l)
 {
+    if (l->e.state == P2M_COMPRESSED) {
+        spin_lock(&b->p->lock);
+        zip_stays(b->p, word_place(l->e.seq));
+        spin_unlock(&b->p->lock);
+    }
     l->e.word = NULL;
 }
 
@@ -234,7 +248,7 @@ static void withdraw(struct swap_batch *b, struct leaving *l)
         /* Whoever changed it meanwhile has made it private himself. */
         (void)!cow_withdraw(b->p, 0, &l->e);
     }
-    leave_batch(l);
+    leave_batch(b, l);
 }
 
 /* Does sharing have the page now? */
@@ -269,7 +283,7 @@ static uint64_t nominate_all(struct swap_batch *b, bool share)
 
         if (l->e.state == P2M_PRIVATE && !cow_nominate(b->p, l->gfn, &l->e, &flush)) {
             merged += share && is_merged(b, l);
-            leave_batch(l);
+            leave_batch(b, l);
         }
     }
     if (!MUTANT(take_without_flush)) {
@@ -291,15 +305,16 @@ static void evict(struct swap_batch *b, struct leaving *l, enum p2m_state state,
     if (l->e.state == P2M_SHARED) {
         b->shared[b->nr_shared++] = l->e.mfn;
     }
-    b->p->swap_went++;
+    b->p->swap_went += l->e.state == P2M_PRIVATE;
     cow_evict(b->p, l->gfn, &l->e, state, place, flush);
 }
 
 /* How many frames became free. */
 static uint64_t flush_evicted(struct swap_batch *b, struct flush_batch *flush)
 {
-    uint64_t freed = flush->nr;
+    uint64_t freed = flush->nr + b->nr_zip_freed;
 
+    b->nr_zip_freed = 0;
     flush_batch_commit(flush);
     while (b->nr_shared != 0) {
         freed += p2m_drop(b->p, b->shared[--b->nr_shared]);
@@ -369,7 +384,7 @@ static uint64_t keep_some(struct swap_batch *b)
         if (is_leaving(l) && may_be_kept(l)) {
             env_copy_page(copy, env_frame_ptr(l->e.mfn));
             if (try_keeping(b, l, copy, &flush)) {
-                leave_batch(l);
+                leave_batch(b, l);
             }
             env_relax();
         }
@@ -417,10 +432,10 @@ static void prepare_page(struct swap_batch *b, struct leaving *l, void *copy)
 {
     env_saw_contents();
     if (!copy_page(b, l, copy)) {
-        note_stay(b);
+        note_stay(b, l);
         slots_free(l->slot);
         l->slot = SLOT_NONE;
-        leave_batch(l);
+        leave_batch(b, l);
         return;
     }
     l->result = HV_EAGAIN;
@@ -546,7 +561,7 @@ static bool leave_for_slot(struct swap_batch *b, struct leaving *l, struct flush
     spin_lock(&p->lock);
     ok = may_leave(l);
     if (ok && l->e.state == P2M_COMPRESSED) {
-        zip_drop(p, word_place(l->e.seq));
+        b->nr_zip_freed += zip_drop(p, word_place(l->e.seq));
         p2m_change(&l->e, word_next(l->e.seq, P2M_SWAPPED, MFN(l->slot)));
         p->count.compressed--;
     } else if (ok) {
@@ -580,10 +595,10 @@ static void finish_page(struct swap_batch *b, struct leaving *l, struct flush_ba
     if (l->result == HV_OK) {
         swap_add(&swap.stats.written, 1);
         if (!leave_for_slot(b, l, flush)) {
-            note_stay(b);
+            note_stay(b, l);
             slots_free(l->slot);
         }
-        leave_batch(l);
+        leave_batch(b, l);
         return;
     }
     report_unwritable(b, l);
@@ -594,7 +609,7 @@ static void finish_page(struct swap_batch *b, struct leaving *l, struct flush_ba
     }
     l->slot = SLOT_NONE;
     if (!p2m_same(&l->e)) {
-        leave_batch(l);
+        leave_batch(b, l);
     } else if (b->tries + 1 >= TRIES || !swap_has_store()) {
         withdraw(b, l);
     }

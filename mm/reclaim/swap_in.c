@@ -76,8 +76,9 @@ void swap_in_fini(void)
     all_reads = NULL;
 }
 
-/* No VM has more than half of the reads, and a quarter from when all are used until a quarter is free again: who
- * sends many vCPUs for pages holds up itself. What it has wakes it in the end. swap.lock held. */
+/* No VM gets more than half of the reads, or than a quarter from when one was wanted and none was free until
+ * a quarter is free again: who sends many vCPUs for pages holds up itself. What it has wakes it in the end.
+ * swap.lock held. */
 static bool may_read(const struct p2m *p)
 {
     if (swap.nr_free_reads == 0) {

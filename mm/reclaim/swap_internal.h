@@ -89,7 +89,7 @@ enum hv_err batch_init(void) __must_check;
 void batch_fini(void);
 /* NULL: all are under way, or reads go first. */
 struct swap_batch *batch_get(struct p2m *p, bool urgent) __must_check;
-/* Room for one more? Then gfn, which `e` describes, goes along: a page that is to be nominated, one on a
+/* Room for one more, and gfn is not there? Then gfn, which `e` describes, goes along: a page that is to be nominated, one on a
  * shared frame, or one that is compressed. */
 bool batch_add(struct swap_batch *b, gfn_t gfn, const struct p2m_entry *e);
 /* Nominate, compress what may be, start writing the rest; the batch is used up. */

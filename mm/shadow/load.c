@@ -390,12 +390,11 @@ static enum hv_err fault_locked(struct shadow *s, struct shadow_cpu *cpu, struct
 
 /* Have the p2m make a page as the walk needs it. */
 static enum hv_err provide(struct shadow *s, const struct shadow_cpu *cpu, struct shadow_fault *f,
-                           const struct walk *w, bool fast)
+                           const struct walk *w)
 {
     const struct gwalk_request req = {.paging = &cpu->paging, .access = f->access};
     struct p2m_entry e;
-    enum hv_err err =
-        p2m_populate(s->view.p2m, w->need, w->access | (fast ? P2M_FAST : P2M_VCPU), &e);
+    enum hv_err err = p2m_populate(s->view.p2m, w->need, w->access | f->how, &e);
 
     f->gfn = w->need;
     if (err == HV_ENOENT) {
@@ -406,9 +405,10 @@ static enum hv_err provide(struct shadow *s, const struct shadow_cpu *cpu, struc
     return err;
 }
 
-enum hv_err shadow_fault(struct view *v, struct shadow_cpu *cpu, struct shadow_fault *f, bool fast)
+enum hv_err shadow_fault(struct view *v, struct shadow_cpu *cpu, struct shadow_fault *f)
 {
     struct shadow *s = shadow_of(v);
+    bool fast = (f->how & P2M_FAST) != 0;
     uint64_t flushed = 0;
 
     for (unsigned i = 0; i < TRIES; i++) {
@@ -441,7 +441,7 @@ enum hv_err shadow_fault(struct view *v, struct shadow_cpu *cpu, struct shadow_f
             flushed = w.flushed;
         }
         if (w.access != 0) {
-            err = provide(s, cpu, f, &w, fast);
+            err = provide(s, cpu, f, &w);
             if (err != HV_OK) {
                 return err;
             }

@@ -39,6 +39,7 @@ void entry_clear(struct shadow *s, struct shadow_page *sp, unsigned i)
 
     sp->present[i / 64] &= ~BIT(i % 64);
     sp->nr_present--;
+    s->steps++;
     if (entry_is_table(was, level)) {
         chain_del(s, &page_at(was & SPT_ADDRESS)->parents, slot_pa(sp, i));
     } else {
@@ -132,8 +133,8 @@ enum hv_err page_get(struct shadow *s, gfn_t gfn, uint32_t role, bool fast,
         if (!sync_all(s, 0, fast)) {
             return HV_EAGAIN;
         }
-    } else if (page_is_unsync(sp)) {
-        (void)sync_page(s, sp);
+    } else if (page_is_unsync(sp) && !sync_page(s, sp, sync_until(s, fast))) {
+        return HV_EAGAIN;
     }
     page_touch(s, sp);
     *out = sp;

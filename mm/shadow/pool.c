@@ -158,6 +158,7 @@ void chain_del(struct shadow *s, uint64_t *head, uint64_t slot)
     first = chain_node(*head);
     unsigned last = node_fill(first) - 1;
     for (node = first; node != NULL; node = node_next(node)) {
+        s->steps++;
         for (unsigned i = 0; i < NODE_SLOTS; i++) {
             if (node->slot[i] == slot) {
                 node->slot[i] = first->slot[last];

@@ -289,11 +289,13 @@ static enum hv_err shadow_root(struct view *v, hpa_t *out)
     return HV_ENOTSUP;
 }
 
-static void shadow_stats(struct view *v, struct view_stats *out)
+static bool shadow_stats(struct view *v, struct view_stats *out)
 {
     struct shadow *s = shadow_of(v);
 
-    spin_lock(&s->lock);
+    if (!spin_trylock(&s->lock)) {
+        return false;
+    }
     *out = (struct view_stats){
         .tables = s->frames,
         .tables_max = s->cfg.overhead_frames,
@@ -302,6 +304,7 @@ static void shadow_stats(struct view *v, struct view_stats *out)
         .fills = s->fills,
     };
     spin_unlock(&s->lock);
+    return true;
 }
 
 static void free_frame(struct shadow *s, void *frame)
@@ -380,6 +383,7 @@ enum hv_err shadow_create(struct p2m *p2m, const struct shadow_config *cfg, stru
     list_init(&s->lru);
     list_init(&s->unsync);
     s->regions = kmalloc((s->nr_regions / REGIONS_PER_FRAME + 1) * sizeof(void *), cfg->owner);
+    s->multiplier = 0x9e3779b97f4a7c15ull ^ cfg->seed << 1; /* stays odd */
     s->bucket_bits = BUCKET_BITS_LEAST;
     while (BIT(s->bucket_bits) < cfg->overhead_frames / FRAMES_PER_BUCKET) {
         s->bucket_bits++;

@@ -51,6 +51,7 @@ struct shadow_config {
     bool nx;            /* the processor has execute-disable, and it is on while the guest runs */
     uint64_t nr_gfns;   /* the guest has no RAM from this gfn on */
     uint64_t overhead_frames; /* what tables and their records may take */
+    uint64_t seed; /* random: where tables are looked for is nothing that a guest can arrange */
 };
 
 /* An empty view, p2m's from now on (p2m_set_view); its destroy is an operation of mm/view.h. HV_ENOMEM. */
@@ -80,9 +81,11 @@ enum hv_err shadow_invlpg(struct view *v, struct shadow_cpu *cpu, gva_t gva,
 struct shadow_fault {
     gva_t gva;       /* in: CR2 as the processor would set it */
     uint32_t access; /* in: GWALK_WRITE, GWALK_EXEC, GWALK_USER, GWALK_AC (mm/gwalk.h) */
-    uint32_t error;  /* HV_EFAULT: the guest's error code */
-    gpa_t gpa;       /* HV_ENOENT, HV_EPERM: what gva leads to */
-    gfn_t gfn;       /* HV_EAGAIN, HV_EIO, HV_ENOMEM off the fast path: the page that is wanted */
+    uint32_t
+        how; /* in: P2M_FAST, or P2M_VCPU; P2M_LINE (mm/p2m.h): for the pages that are wanted */
+    uint32_t error; /* HV_EFAULT: the guest's error code */
+    gpa_t gpa;      /* HV_ENOENT, HV_EPERM: what gva leads to */
+    gfn_t gfn;      /* HV_EAGAIN, HV_EIO, HV_ENOMEM off the fast path: the page that is wanted */
 };
 
 /*
@@ -92,11 +95,11 @@ struct shadow_fault {
  * HV_ENOENT: nobody's RAM at f->gpa: a device access, emulate it (emul_mmio).
  * HV_EPERM: RAM at f->gpa that the guest may access so, but that cannot be mapped so (supervisor writes to
  * user pages with CR0.WP clear and CR4.SMAP set): emulate the instruction.
- * HV_EAGAIN: with `fast`: come again off it. Without: a page is on its way from the store: wait for
+ * HV_EAGAIN: on the fast path (P2M_FAST): come again off it. Without: a page is on its way from the store: wait for
  * f->gfn (swapping_wait) and enter again. HV_ENOMEM, HV_EIO: as p2m_populate, for f->gfn.
  */
-enum hv_err shadow_fault(struct view *v, struct shadow_cpu *cpu, struct shadow_fault *f,
-                         bool fast) __must_check;
+enum hv_err shadow_fault(struct view *v, struct shadow_cpu *cpu,
+                         struct shadow_fault *f) __must_check;
 
 /* Work that was put off until no vCPU waits for it: tables that are to be traced or to go. Off the fast
  * path, no lock held; flushes. Cheap when there is none. */

@@ -115,7 +115,8 @@ struct shadow {
     struct shadow_region **regions; /* by gfn / 512 / REGIONS_PER_FRAME */
     struct shadow_page **bucket;    /* by gfn: bucket_of */
     unsigned bucket_bits;
-    uint64_t *pae; /* SHADOW_MAX_CPUS times four entries, below 4 GiB */
+    uint64_t multiplier; /* odd, and the guest's guess */
+    uint64_t *pae;       /* SHADOW_MAX_CPUS times four entries, below 4 GiB */
     struct shadow_pool pages, nodes;
     struct list lru;    /* recently used first */
     struct list unsync; /* see above */
@@ -125,6 +126,8 @@ struct shadow {
     uint64_t frames; /* all that we have */
     uint64_t leaves[2];
     uint64_t fills;
+    uint64_t
+        steps; /* of removals so far: entries taken out, and nodes of chains looked at for them */
     uint64_t
         removed_epoch; /* translations were removed or weakened without a flush in this epoch */
 };
@@ -152,7 +155,7 @@ static inline enum gwalk_mode page_mode(const struct shadow_page *sp)
 /* All pages of a guest table are in one bucket. */
 static inline struct shadow_page **bucket_of(const struct shadow *s, gfn_t gfn)
 {
-    return &s->bucket[gfn.n * 0x9e3779b97f4a7c15ull >> (64 - s->bucket_bits)];
+    return &s->bucket[gfn.n * s->multiplier >> (64 - s->bucket_bits)];
 }
 
 static inline bool page_is_unsync(const struct shadow_page *sp)
@@ -295,10 +298,17 @@ void page_touch(struct shadow *s, struct shadow_page *sp);
 
 /* ---- sync.c: keeping up with the guest's tables ---- */
 
-/* Compare a page's entries with the guest's, and take out those that differ: so many. */
-unsigned sync_page(struct shadow *s, struct shadow_page *sp);
-/* All pages that are not in sync, of `level` and above. False: with `fast`, so many differed that the rest
- * is not for the fast path. */
+/* How long comparing may go on, by s->steps. */
+#define SYNC_FAST 1024u
+static inline uint64_t sync_until(const struct shadow *s, bool fast)
+{
+    return fast ? s->steps + SYNC_FAST : UINT64_MAX;
+}
+/* Compare a page's entries with the guest's, and take out those that differ. False: that would take longer
+ * than `until`. */
+bool sync_page(struct shadow *s, struct shadow_page *sp, uint64_t until) __must_check;
+/* All pages that are not in sync, of `level` and above. False: with `fast`, the rest is not for the fast
+ * path. */
 bool sync_all(struct shadow *s, unsigned level, bool fast) __must_check;
 /* The same of one entry, present or not. */
 void sync_entry(struct shadow *s, struct shadow_page *sp, unsigned i);

@@ -21,8 +21,7 @@
 #include "kernel/lib/mutant.h"
 #include "mm/p2m_internal.h" /* pins: who holds a page writes to it without asking */
 
-#define UNSYNC_MAX 12u   /* more than these are tidied up */
-#define DIFFER_FAST 512u /* entries taken out in one go on the fast path, and a page's more */
+#define UNSYNC_MAX 12u /* more than these are tidied up */
 
 /* ---- Comparing ---- */
 
@@ -81,24 +80,26 @@ static uint64_t differing(const struct shadow_page *sp, const void *table, unsig
     return differ;
 }
 
-unsigned sync_page(struct shadow *s, struct shadow_page *sp)
+bool sync_page(struct shadow *s, struct shadow_page *sp, uint64_t until)
 {
-    unsigned had = sp->nr_present;
-    const void *table = had != 0 ? p2m_peek(s->view.p2m, sp->gfn) : NULL;
+    const void *table = sp->nr_present != 0 ? p2m_peek(s->view.p2m, sp->gfn) : NULL;
 
-    if (had == 0 || MUTANT(shadow_no_sync)) {
-        return 0;
+    if (sp->nr_present == 0 || MUTANT(shadow_no_sync)) {
+        return true;
     }
     for (unsigned w = 0; w < ARRAY_SIZE(sp->present); w++) {
         if (sp->present[w] == 0) {
             continue;
         }
         for (uint64_t left = differing(sp, table, w); left != 0; left &= left - 1) {
+            if (unlikely(s->steps >= until)) {
+                return false;
+            }
             entry_clear(s, sp, w * 64 + (unsigned)__builtin_ctzll(left));
             sp->changed = true;
         }
     }
-    return had - sp->nr_present;
+    return true;
 }
 
 void sync_entry(struct shadow *s, struct shadow_page *sp, unsigned i)
@@ -117,16 +118,13 @@ void sync_entry(struct shadow *s, struct shadow_page *sp, unsigned i)
 
 bool sync_all(struct shadow *s, unsigned level, bool fast)
 {
-    unsigned nr = 0;
+    uint64_t until = sync_until(s, fast);
     struct list *pos;
 
     list_for_each (pos, &s->unsync) {
         struct shadow_page *sp = list_entry(pos, struct shadow_page, unsync);
 
-        if (page_level(sp) >= level) {
-            nr += sync_page(s, sp);
-        }
-        if (unlikely(fast && nr > DIFFER_FAST)) {
+        if (page_level(sp) >= level && unlikely(!sync_page(s, sp, until))) {
             return false;
         }
     }
@@ -318,7 +316,7 @@ static void end_tidy(struct shadow *s)
         } while (pos != &s->unsync && list_entry(pos, struct shadow_page, unsync)->gfn.n == gfn.n);
         if (sp->tracing) {
             for_each_page_of (other, s, gfn) {
-                (void)sync_page(s, other);
+                (void)!sync_page(s, other, UINT64_MAX);
             }
             settle(s, gfn);
         }

@@ -368,8 +368,10 @@ static bool recount_refs(struct recount *r)
     r->frames = 0;
     r->several = 0;
     r->ok = true;
-    index_reap();
     count_all_changes(&before);
+    /* Who dropped a last reference before the count was done with it (`loose`), who does it later has changed
+     * the count. */
+    index_reap();
     for_each_member(count_refs, r);
     r->pins = before.pins;
     spin_lock(&share_lock);

@@ -121,11 +121,11 @@ enum hv_err guestmem_translate(struct vcpu *v, gva_t gva, uint32_t access, bool 
     return HV_OK;
 }
 
-enum hv_err guestmem_pin(struct vm *vm, gpa_t gpa, bool write, void **page)
+enum hv_err guestmem_pin_by(struct vcpu *u, gpa_t gpa, bool write, void **page)
 {
     uint64_t offset = offset_of(gpa.a);
 
-    (void)vm;
+    (void)u;
     CHECK(offset < ARENA_BYTES);
     if (!env.ram[offset / 4096]) {
         return HV_ENOENT;

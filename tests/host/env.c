@@ -189,6 +189,7 @@ unsigned env_memory_type(hpa_t pa, uint64_t size)
 
 void env_saw_contents(void)
 {
+    __atomic_add_fetch(&test_env.saw_contents, 1, __ATOMIC_RELAXED);
 }
 
 bool env_site_may_allocate(const char *site)

@@ -15,9 +15,10 @@ struct test_env {
     unsigned nr_cpus;
     uint64_t flushes;
     uint64_t relaxes;
-    bool lazy_clear;      /* clearing does nothing: fresh arrays are zero already */
-    bool broken_flush;    /* env_flush_guest forgets to do anything */
-    unsigned memory_type; /* of all RAM, enum pt_type */
+    uint64_t saw_contents; /* calls of env_saw_contents */
+    bool lazy_clear;       /* clearing does nothing: fresh arrays are zero already */
+    bool broken_flush;     /* env_flush_guest forgets to do anything */
+    unsigned memory_type;  /* of all RAM, enum pt_type */
     void (*on_flush)(struct flush_domain *d);
     void (*on_relax)(void);
     const char *fail_site; /* only this site fails; NULL: any */

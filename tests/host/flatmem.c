@@ -21,9 +21,9 @@ unsigned env_nr_cpus(void)
     return 1;
 }
 
-enum hv_err guestmem_pin(struct vm *vm, gpa_t gpa, bool write, void **page)
+enum hv_err guestmem_pin_by(struct vcpu *u, gpa_t gpa, bool write, void **page)
 {
-    (void)vm, (void)write;
+    (void)u, (void)write;
     if (gpa.a >= flat.size) {
         return HV_ENOENT;
     }

@@ -168,8 +168,9 @@ enum shadowenv_outcome shadowenv_touch(struct shadowenv_cpu *c, uint64_t gva, st
             *mfn = found.mfn;
             return DONE;
         }
-        *f = (struct shadow_fault){.gva = GVA(gva), .access = access_bits(a)};
-        enum hv_err err = shadow_fault(shadowenv.view, &c->cpu, f, percent(50));
+        *f = (struct shadow_fault){
+            .gva = GVA(gva), .access = access_bits(a), .how = percent(50) ? P2M_FAST : P2M_VCPU};
+        enum hv_err err = shadow_fault(shadowenv.view, &c->cpu, f);
         switch (err) {
         case HV_OK:
             shadowenv.seen.hidden++;

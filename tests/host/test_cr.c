@@ -87,9 +87,9 @@ enum hv_err fpu_set_xcr0(struct fpu_state *st, uint64_t value)
     return HV_OK;
 }
 
-enum hv_err guestmem_read(struct vm *vm, gpa_t gpa, void *dst, size_t len)
+enum hv_err guestmem_read_by(struct vcpu *u, gpa_t gpa, void *dst, size_t len)
 {
-    (void)vm, (void)gpa, (void)dst, (void)len;
+    (void)u, (void)gpa, (void)dst, (void)len;
     fail();
     return HV_EIO;
 }

@@ -28,6 +28,7 @@ static struct vmx_vcpu vmx_vcpu;
 static int pending_vector, accepted, extint_vector;
 static bool lint0_open;
 static unsigned stops;
+static uint64_t cr0;
 
 /* ---- What event.c asks ---- */
 
@@ -82,19 +83,21 @@ uint64_t vmx_fetch(struct vcpu *u, enum vmx_copy what)
     return 0;
 }
 
-uint64_t vmx_get_reg(struct vcpu *u, enum hv_reg reg)
+static uint64_t get_reg(struct vcpu *u, enum hv_reg reg)
 {
     (void)u;
     assert_int_equal(reg, REG_CR0);
-    return CR0_PE;
+    return cr0;
 }
 
-static const struct hv_backend svm = {.inject = svm_inject,
+static const struct hv_backend svm = {.get_reg = get_reg,
+                                      .inject = svm_inject,
                                       .can_take = svm_can_take,
                                       .window = svm_window,
                                       .trap_tpr = svm_trap_tpr,
                                       .clear_shadow = svm_clear_shadow};
-static const struct hv_backend vmx = {.inject = vmx_inject,
+static const struct hv_backend vmx = {.get_reg = get_reg,
+                                      .inject = vmx_inject,
                                       .can_take = vmx_can_take,
                                       .window = vmx_window,
                                       .trap_tpr = vmx_trap_tpr,
@@ -116,6 +119,7 @@ static void fresh(const struct hv_backend *backend)
     vm.intr = 0;
     lint0_open = false;
     stops = 0;
+    cr0 = CR0_PE;
     v->rip = 0x1000;
 }
 
@@ -171,7 +175,7 @@ static bool nmi_window(void)
                     : (vmx_vcpu.copy[VC_PROC_CTL] & PROC_NMI_WINDOW) != 0;
 }
 
-#define FOR_BOTH(vendor)                                                                      \
+#define FOR_BOTH(vendor)                                                                           \
     for (const struct hv_backend *const *vendor = (const struct hv_backend *[]){&svm, &vmx, NULL}; \
          *vendor; vendor++)
 
@@ -180,7 +184,8 @@ static bool nmi_window(void)
 static void test_order(void **state)
 {
     (void)state;
-    FOR_BOTH (vendor) {
+    FOR_BOTH(vendor)
+    {
         fresh(*vendor);
         set_if(true);
         v->interrupted = (struct event){.type = EVENT_INTERRUPT, .vector = 0x55};
@@ -210,7 +215,8 @@ static void test_leaving(void **state)
     static const uint32_t reasons[] = {VCPU_REQ_STOP, VCPU_REQ_INIT, VCPU_REQ_SIPI, VCPU_REQ_MMU};
 
     (void)state;
-    FOR_BOTH (vendor) {
+    FOR_BOTH(vendor)
+    {
         for (unsigned i = 0; i < ARRAY_SIZE(reasons); i++) {
             fresh(*vendor);
             set_if(true);
@@ -230,7 +236,8 @@ static void test_leaving(void **state)
 static void test_interrupt_waits(void **state)
 {
     (void)state;
-    FOR_BOTH (vendor) {
+    FOR_BOTH(vendor)
+    {
         fresh(*vendor);
         set_if(false);
         pending_vector = 0x31;
@@ -261,7 +268,8 @@ static void test_nmi_in_shadow(void **state)
     static const uint64_t shadows[] = {BLOCKED_BY_STI, BLOCKED_BY_MOV_SS};
 
     (void)state;
-    FOR_BOTH (vendor) {
+    FOR_BOTH(vendor)
+    {
         for (unsigned i = 0; i < ARRAY_SIZE(shadows); i++) {
             fresh(*vendor);
             bool waits = on_svm() || shadows[i] == BLOCKED_BY_MOV_SS;
@@ -406,6 +414,25 @@ static void test_double_faults(void **state)
     assert_int_equal(next(), -1);
 }
 
+/* Real mode knows no error codes. */
+static void test_error_codes(void **state)
+{
+    (void)state;
+    FOR_BOTH(vendor)
+    {
+        for (unsigned real = 0; real < 2; real++) {
+            fresh(*vendor);
+            cr0 = real ? 0 : CR0_PE;
+            vcpu_inject_exception(v, EXC_GP, true, 0x10);
+            assert_true(event_prepare(v));
+            uint64_t word = on_svm() ? vmcb.ctl.event_inj : vmx_vcpu.copy[VC_ENTRY_EVENT];
+            assert_int_equal((word & EVINJ_ERROR_VALID) != 0, !real);
+            assert_int_equal(EVINJ_ERROR_VALID, EVENT_HAS_ERROR);
+            assert_int_equal(enter(), EXC_GP);
+        }
+    }
+}
+
 /* What an exit says that it cut short. */
 static void test_cut_short(void **state)
 {
@@ -447,11 +474,11 @@ static void test_cut_short(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order),          cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_order),           cmocka_unit_test(test_leaving),
         cmocka_unit_test(test_interrupt_waits), cmocka_unit_test(test_nmi_in_shadow),
-        cmocka_unit_test(test_nmi_in_nmi_vmx), cmocka_unit_test(test_nmi_in_nmi_svm),
-        cmocka_unit_test(test_shared_window),  cmocka_unit_test(test_double_faults),
-        cmocka_unit_test(test_cut_short),
+        cmocka_unit_test(test_nmi_in_nmi_vmx),  cmocka_unit_test(test_nmi_in_nmi_svm),
+        cmocka_unit_test(test_shared_window),   cmocka_unit_test(test_double_faults),
+        cmocka_unit_test(test_error_codes),     cmocka_unit_test(test_cut_short),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

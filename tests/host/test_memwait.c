@@ -23,7 +23,6 @@ static struct vcpu cpus[2];
 static char p2ms[2];
 static struct {
     bool blocked[2];
-    bool away; /* the page has no frame */
     unsigned blocks;
     void (*on_block)(void);
 } now;
@@ -48,13 +47,6 @@ bool reclaim_has_hope(uint64_t lately_ns)
 uint64_t buddy_free_frames(void)
 {
     return 100;
-}
-
-void p2m_query(struct p2m *p, gfn_t gfn, struct p2m_entry *out)
-{
-    (void)p, (void)gfn;
-    *out = (struct p2m_entry){.state = now.away ? P2M_SWAPPED : P2M_PRIVATE,
-                              .mfn = now.away ? MFN_NONE : MFN(5)};
 }
 
 void balance_wake(void)
@@ -98,17 +90,28 @@ static void begin(void)
         cpus[i] = (struct vcpu){.vm = &vms[i]};
     }
     memwait_serving();
-    now.away = true;
+}
+
+/* vCPU i needs a frame. True: it has waited. */
+static bool waits(unsigned i)
+{
+    if (!(memwait_access(&cpus[i]) & P2M_LINE)) {
+        return false;
+    }
+    memwait_or_stop(&cpus[i], 0x1000 * (i + 1));
+    return true;
 }
 
 static void other_need_not_wait(void)
 {
     assert_true(memwait_pending());
-    assert_false(memwait_before(&cpus[1], 0x2000));
+    assert_int_equal(memwait_access_fast(),
+                     P2M_FAST | P2M_LINE); /* off the fast path it is found out */
+    assert_false(waits(1));
     assert_int_equal(now.blocks, 1);
     /* Once it waits for frames alone, it comes first. */
     now.blocked[0] = false;
-    assert_true(memwait_before(&cpus[1], 0x2000));
+    assert_true(waits(1));
     assert_int_equal(now.blocks, 2);
 }
 
@@ -118,17 +121,16 @@ static void blocked_hold_up_nobody(void **state)
     begin();
     now.blocked[0] = true;
     now.on_block = other_need_not_wait;
-    assert_true(memwait_before(&cpus[0], 0x1000));
+    assert_true(waits(0));
     assert_int_equal(now.blocks, 2);
     assert_false(memwait_pending());
+    assert_int_equal(memwait_access_fast(), P2M_FAST);
+    assert_int_equal(memwait_access(&cpus[1]), P2M_VCPU);
 }
 
 static void other_waits_its_turn(void)
 {
-    assert_true(memwait_before(&cpus[1], 0x2000));
-    now.away = false;
-    assert_false(memwait_before(&cpus[1], 0x2000));
-    now.away = true;
+    assert_true(waits(1));
     /* Both were told that it is their turn. */
     memwait_serve();
     assert_true(cpus[0].memory_wait.turn);
@@ -141,9 +143,37 @@ static void in_order(void **state)
     now.on_block = other_waits_its_turn;
     memwait_or_stop(&cpus[0], 0x1000);
     assert_int_equal(now.blocks, 2);
-    assert_false(memwait_before(&cpus[0], 0x1000));
+    assert_false(waits(0));
     memwait_served(&cpus[0]);
     assert_int_equal(fake.stops, 0);
+}
+
+static void turn_is_good_for_one_exit(void)
+{
+    struct vcpu *v = &cpus[1];
+
+    v->memory_wait.turn = true;
+    memwait_served(v); /* of an exit that asked for no page */
+    assert_true(v->memory_wait.turn);
+    assert_false(waits(1));
+    assert_false(waits(1)); /* for as many as that exit needs */
+    memwait_served(v);
+    assert_true(waits(1));
+
+    /* A turn that found nothing is no turn any more. */
+    v->memory_wait.turn = true;
+    assert_false(waits(1));
+    memwait_or_stop(v, 0x2000);
+    assert_true(waits(1));
+}
+
+static void turns_end(void **state)
+{
+    (void)state;
+    begin();
+    now.on_block = turn_is_good_for_one_exit;
+    memwait_or_stop(&cpus[0], 0x1000);
+    assert_int_equal(now.blocks, 4);
 }
 
 int main(void)
@@ -151,6 +181,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocked_hold_up_nobody),
         cmocka_unit_test(in_order),
+        cmocka_unit_test(turns_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

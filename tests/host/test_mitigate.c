@@ -114,10 +114,38 @@ static void test_entries(void **state)
     }
 }
 
+/* A thread that worked for guest 3 leaves; which guest is then entered without dropping anything. */
+static void test_leaves(void **state)
+{
+    static const struct mitigate_plan plan = {MITIGATE_ACTIVE, MITIGATE_ACTIVE, MITIGATE_ACTIVE};
+    static const struct {
+        struct mitigate_cpu before;
+        bool clean3, clean4;
+    } leaves[] = {
+        {{0, false}, false, false}, {{3, false}, true, false}, {{3, true}, false, false},
+        {{4, false}, false, false}, {{4, true}, false, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(leaves); i++) {
+        for (uint32_t next = 3; next <= 4; next++) {
+            struct mitigate_cpu c = leaves[i].before;
+            struct mitigate_flushes got;
+
+            mitigate_at_leave(&c, 3);
+            assert_int_equal(c.vm, leaves[i].before.vm); /* it is no entry */
+            got = mitigate_at_entry(&plan, &c, next);
+            assert_int_equal(got.predictors, leaves[i].before.vm != next);
+            assert_int_equal(got.l1_data, !(next == 3 ? leaves[i].clean3 : leaves[i].clean4));
+            assert_int_equal(got.buffers, got.l1_data);
+        }
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_plans),
-                                       cmocka_unit_test(test_entries)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_plans), cmocka_unit_test(test_entries),
+                                       cmocka_unit_test(test_leaves)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

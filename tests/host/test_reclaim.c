@@ -389,6 +389,15 @@ static void low_blocks(void **state)
     assert_int_equal(p2m_populate(vms[0].p2m, GFN(RAM - 1), P2M_WRITE | P2M_FAST, &e), HV_EAGAIN);
     assert_int_equal(p2m_populate(vms[0].p2m, GFN(RAM - 1), P2M_WRITE | P2M_VCPU, &e), HV_ENOMEM);
     assert_int_equal(p2m_populate(vms[1].p2m, GFN(RAM - 1), P2M_WRITE | P2M_FAST, &e), HV_OK);
+    /* Whose turn it is not, likewise. */
+    assert_int_equal(p2m_populate(vms[1].p2m, GFN(RAM - 2), P2M_WRITE | P2M_FAST | P2M_LINE, &e),
+                     HV_EAGAIN);
+    assert_int_equal(p2m_populate(vms[1].p2m, GFN(RAM - 2), P2M_WRITE | P2M_VCPU | P2M_LINE, &e),
+                     HV_ENOMEM);
+    assert_int_equal(p2m_populate(vms[1].p2m, GFN(RAM - 1), P2M_WRITE | P2M_VCPU | P2M_LINE, &e),
+                     HV_OK);
+    assert_int_equal(p2m_populate(vms[1].p2m, GFN(2 * RAM), P2M_WRITE | P2M_VCPU | P2M_LINE, &e),
+                     HV_ENOENT);
     assert_int_equal(p2m_populate(vms[0].p2m, GFN(0), P2M_WRITE | P2M_FAST, &e), HV_OK);
     assert_int_equal(p2m_populate(vms[0].p2m, GFN(0), P2M_WRITE | P2M_VCPU, &e), HV_OK);
     /* Its devices go on. */

@@ -28,6 +28,12 @@ static mfn_t frame_behind(uint64_t gfn)
     return e.mfn;
 }
 
+static enum hv_err fault(struct shadowenv_cpu *c, struct shadow_fault *f, uint32_t how)
+{
+    f->how = how;
+    return shadow_fault(shadowenv.view, &c->cpu, f);
+}
+
 /* Read gva, which must lead to gfn. */
 static void expect(struct shadowenv_cpu *c, uint64_t gva, uint64_t gfn)
 {
@@ -182,19 +188,19 @@ static void flush_before_writing(void **state)
     expect(c, 3 << 12, 3000);
     flush_batch_init(&batch, p2m_flush_domain(shadowenv.p2m));
     assert_true(shadowenv_move_frame(GFN(3000), &batch));
-    assert_int_equal(shadow_fault(shadowenv.view, &c->cpu, &f, true), HV_EAGAIN);
+    assert_int_equal(fault(c, &f, P2M_FAST), HV_EAGAIN);
     uint64_t flushes = p2m_flush_domain(shadowenv.p2m)->epoch;
-    assert_int_equal(shadow_fault(shadowenv.view, &c->cpu, &f, false), HV_OK);
+    assert_int_equal(fault(c, &f, P2M_VCPU), HV_OK);
     assert_true(p2m_flush_domain(shadowenv.p2m)->epoch > flushes);
     flush_batch_commit(&batch);
-    assert_int_equal(shadow_fault(shadowenv.view, &c->cpu, &f, true), HV_OK);
+    assert_int_equal(fault(c, &f, P2M_FAST), HV_OK);
     /* Nor while somebody is between the change of a word and what it takes from the view. */
     shadowenv.view->ops->drop(shadowenv.view, GFN(3000), 1, &batch);
     flush_batch_commit(&batch);
     spin_lock(&shadowenv.p2m->lock);
-    assert_int_equal(shadow_fault(shadowenv.view, &c->cpu, &f, true), HV_EAGAIN);
+    assert_int_equal(fault(c, &f, P2M_FAST), HV_EAGAIN);
     spin_unlock(&shadowenv.p2m->lock);
-    assert_int_equal(shadow_fault(shadowenv.view, &c->cpu, &f, true), HV_OK);
+    assert_int_equal(fault(c, &f, P2M_FAST), HV_OK);
     shadowenv_stop();
 }
 
@@ -272,8 +278,8 @@ static void too_much_to_compare(void **state)
     shadowenv_paging_registers(&c->paging, &paging);
     assert_int_equal(shadow_load(shadowenv.view, &c->cpu, &paging, true, &c->root), HV_EAGAIN);
     assert_int_equal(shadow_invlpg(shadowenv.view, &c->cpu, GVA(0), true), HV_EAGAIN);
-    assert_int_equal(shadow_fault(shadowenv.view, &c->cpu, &f, true), HV_EAGAIN);
-    assert_int_equal(shadow_fault(shadowenv.view, &c->cpu, &f, false), HV_OK);
+    assert_int_equal(fault(c, &f, P2M_FAST), HV_EAGAIN);
+    assert_int_equal(fault(c, &f, P2M_VCPU), HV_OK);
     shadow_tidy(shadowenv.view);
     assert_int_equal(shadow_load(shadowenv.view, &c->cpu, &paging, true, &c->root), HV_OK);
     shadowenv_stop();

@@ -24,8 +24,8 @@ static struct {
     enum hv_err load, invlpg, fault; /* what the view says */
     uint32_t error;
     gpa_t gpa;
-    uint64_t gva, access; /* what it was asked */
-    uint32_t word;        /* code at RIP; 0: not reachable */
+    uint64_t gva, access, how; /* what it was asked */
+    uint32_t word;             /* code at RIP; 0: not reachable */
     hpa_t root;
     unsigned injected, waits, devices, failures;
     bool ram, known;
@@ -56,11 +56,12 @@ enum hv_err shadow_invlpg(struct view *w, struct shadow_cpu *cpu, gva_t gva, boo
     return now.invlpg;
 }
 
-enum hv_err shadow_fault(struct view *w, struct shadow_cpu *cpu, struct shadow_fault *f, bool fast)
+enum hv_err shadow_fault(struct view *w, struct shadow_cpu *cpu, struct shadow_fault *f)
 {
-    (void)w, (void)cpu, (void)fast;
+    (void)w, (void)cpu;
     now.gva = f->gva.a;
     now.access = f->access;
+    now.how = f->how;
     f->error = now.error;
     f->gpa = now.gpa;
     f->gfn = GFN(77);
@@ -103,6 +104,14 @@ enum exit_action fault_failed(struct vcpu *u, gpa_t gpa, enum hv_err err)
     assert_int_equal(gpa.a, 77 * PAGE_SIZE);
     assert_int_equal(err, now.fault);
     return ACT_LEAVE;
+}
+
+unsigned memwait_nr_waiting;
+
+uint32_t memwait_access(struct vcpu *u)
+{
+    (void)u;
+    return memwait_pending() ? P2M_VCPU | P2M_LINE : P2M_VCPU;
 }
 
 void memwait_or_stop(struct vcpu *u, uint64_t gpa)
@@ -249,6 +258,7 @@ static void faults(void **state)
     begin(true);
     assert_int_equal(fault(PFEC_W | PFEC_U), ACT_RESUME);
     assert_int_equal(now.access, GWALK_WRITE | GWALK_USER);
+    assert_int_equal(now.how, P2M_FAST);
     now.fault = HV_EFAULT;
     now.error = 6;
     assert_int_equal(fault(PFEC_I), ACT_RESUME);
@@ -268,6 +278,16 @@ static void faults(void **state)
     now.fault = HV_OK;
     (void)fault(PFEC_W);
     assert_int_equal(now.access, GWALK_WRITE | GWALK_AC);
+
+    /* Whoever waits for frames comes first. */
+    memwait_nr_waiting = 1;
+    (void)fault(0);
+    assert_int_equal(now.how, P2M_FAST | P2M_LINE);
+    v->in_guest = 0;
+    (void)fault(0);
+    assert_int_equal(now.how, P2M_VCPU | P2M_LINE);
+    memwait_nr_waiting = 0;
+    v->in_guest = 1;
 
     now.gpa = GPA(0xfee00000);
     now.fault = HV_ENOENT;
@@ -290,7 +310,8 @@ static void faults(void **state)
 /* The contract of backend.h, bit by bit. */
 static void processor_registers(void **state)
 {
-    const uint64_t never = CR4_PGE | CR4_PCIDE | CR4_PKE, walk = CR4_SMEP | CR4_SMAP;
+    const uint64_t never = CR4_PSE | CR4_PGE | CR4_PCIDE | CR4_PKE | CR4_CET;
+    const uint64_t walk = CR4_SMEP | CR4_SMAP;
 
     (void)state;
     for (unsigned i = 0; i < 16; i++) {

@@ -15,6 +15,7 @@
 #include "mm/buddy.h"
 #include "mm/compact.h"
 #include "mm/p2m.h"
+#include "mm/p2m_internal.h" /* its tallies */
 #include "mm/p2m_large.h"
 #include "mm/share/scan.h"
 #include "mm/view.h"
@@ -67,6 +68,78 @@ static void cache_has_a_bound(void **state)
     p2m_query(swapenv.vms[0].p2m, GFN(0), &e);
     assert_int_equal(e.state, P2M_SWAPPED);
     swapenv_check_all(true);
+    swapenv_stop();
+}
+
+static unsigned swap_out_some(void)
+{
+    struct swap_step step;
+
+    (void)!swap_out(swapenv.vms[0].p2m, SWAP_BATCH, &swapenv.how, &step);
+    return (unsigned)step.started;
+}
+
+/* However late the store is, each page of the cache goes there once; if it cannot, it is chosen again. */
+static void cache_leaves_once(void **state)
+{
+    struct p2m *p;
+
+    (void)state;
+    for (unsigned fails = 0; fails < 2; fails++) {
+        struct p2m_counters count;
+        uint64_t started = 0;
+
+        swapenv_quiet_start();
+        p = swapenv.vms[0].p2m;
+        swapenv.how.zip_pct = 4; /* 44 frames: 88 pages */
+        swapenv_fill_pages(KIND_HALF, 0, 88);
+        while (swapenv_count_pages(&count), count.compressed < 88) {
+            assert_int_equal(swap_out_some(), 0);
+        }
+        swapenv.store.deferred = true;
+        swapenv.store.fail_write = fails ? 1000 : 0;
+        swapenv.how.urgent = true;
+        for (unsigned i = 0; i < 8; i++) {
+            started += swap_out_some();
+        }
+        assert_int_equal(started, 88);
+        swapenv_drain();
+        swapenv_count_pages(&count);
+        assert_int_equal(count.swapped, fails ? 0 : 88);
+        assert_int_equal(count.compressed, fails ? 88 : 0);
+        assert_int_equal(p->swap_stayed, 0);
+        if (fails) {
+            swapenv.store.fail_write = 0;
+            assert_int_equal(swap_out_some(), SWAP_BATCH);
+            swapenv_drain();
+        } else {
+            assert_int_equal(swapenv.store.slots_written, 88);
+        }
+        swapenv.store.deferred = false;
+        swapenv_check_all(true);
+        swapenv_stop();
+    }
+}
+
+/* Frames of the cache that became free count when its pages have been written. */
+static void cache_frees_frames(void **state)
+{
+    struct p2m_counters count;
+
+    (void)state;
+    swapenv_quiet_start();
+    swapenv.how.zip_pct = 2;
+    swapenv_fill_pages(KIND_HALF, 0, 44);
+    while (swapenv_count_pages(&count), count.zip_frames < 22) {
+        assert_int_equal(swap_out_some(), 0);
+    }
+    swapenv.store.deferred = true;
+    assert_int_equal(swap_out_some(), SWAP_BATCH);
+    faultstore_serve(&swapenv.store, 1000);
+    assert_int_equal(swap_reap(), SWAP_BATCH / 2);
+    swapenv_count_pages(&count);
+    assert_int_equal(count.zip_frames, 22 - SWAP_BATCH / 2);
+    swapenv.store.deferred = false;
     swapenv_stop();
 }
 
@@ -350,6 +423,23 @@ static void slots_are_encrypted(void **state)
         }
         assert_true(zero < 3);
     }
+    swapenv_stop();
+}
+
+/* Whoever takes or reaps may leave a page's contents in its processor's caches, and says so for each. */
+static void contents_are_seen(void **state)
+{
+    (void)state;
+    swapenv_quiet_start();
+    swapenv.how.compress = false;
+    swapenv_fill_pages(KIND_RANDOM, 0, 32);
+    assert_int_equal(test_env.saw_contents, 0);
+    swapenv_take_all();
+    assert_int_equal(test_env.saw_contents, 32);
+    for (uint64_t gfn = 0; gfn < 32; gfn++) {
+        swapenv_expect(0, gfn);
+    }
+    assert_int_equal(test_env.saw_contents, 64);
     swapenv_stop();
 }
 
@@ -644,13 +734,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_and_costs),       cmocka_unit_test(cache_has_a_bound),
+        cmocka_unit_test(cache_leaves_once),     cmocka_unit_test(cache_frees_frames),
         cmocka_unit_test(written_before_flush),  cmocka_unit_test(shared_pages_leave),
         cmocka_unit_test(hot_pages_stay),        cmocka_unit_test(shared_pages_are_counted),
         cmocka_unit_test(touched_meanwhile),     cmocka_unit_test(back_for_a_large_page),
         cmocka_unit_test(slots_are_encrypted),   cmocka_unit_test(taking_allocates_nothing),
         cmocka_unit_test(neighbours_come_along), cmocka_unit_test(readers_go_first),
         cmocka_unit_test(reads_of_others),       cmocka_unit_test(overwritten),
-        cmocka_unit_test(random_operations),
+        cmocka_unit_test(contents_are_seen),     cmocka_unit_test(random_operations),
     };
 
     return cmocka_run_group_tests_name("swap", tests, NULL, NULL);

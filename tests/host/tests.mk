@@ -22,15 +22,17 @@ test_shadow_directed_SRCS := $(test_shadow_SRCS)
 test_shadow_directed_LDFLAGS := -Wl,--wrap=p2m_query
 test_p2m_balloon_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c
 test_cr_SRCS := tests/host/fakevm.c kernel/vm/cr.c kernel/vm/cr_rules.c
+test_msr_SRCS := tests/host/fakevm.c kernel/vm/msr.c
 test_event_SRCS := kernel/vm/event.c svm/svm_event.c vmx/vmx_event.c
 test_softmmu_SRCS := tests/host/fakevm.c kernel/vm/softmmu.c
+test_guestmem_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/gwalk.c kernel/vm/guestmem.c
 test_memwait_SRCS := tests/host/fakevm.c kernel/vm/memwait.c
 TAG_ENV_SRCS := $(MM_ENV_SRCS) tests/host/tagenv.c kernel/vm/tag.c
 test_tag_SRCS := $(TAG_ENV_SRCS)
 test_entry_flush_SRCS := $(TAG_ENV_SRCS) svm/svm_flush.c vmx/vmx_flush.c
 # The run loop, the flushes and the fault path of the kernel, which the test interrupts where it likes.
 test_tlb_SRCS := $(TAG_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c tests/host/lockstep.c \
-                 $(addprefix kernel/vm/,fault.c flush.c run.c)
+                 $(addprefix kernel/vm/,fault.c flush.c run.c) arch/x86_64/mitigate_plan.c
 test_tlb_LDFLAGS := -Wl,--wrap=p2m_populate,--wrap=sched_yield
 test_share_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c $(addprefix tests/host/,shareenv.c tlbguest.c)
 test_share_breaks_SRCS := $(test_share_SRCS)

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Who has to wait before guest memory gets a frame (kernel/vm/guestmem.c): what a vCPU does by itself,
+ * whether its tables, its code or its operands are what is missing; not what devices do for it.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <string.h>
+
+#include "arch/x86_64/cpu.h"
+#include "arch/x86_64/msr.h"
+#include "arch/x86_64/regs.h"
+#include "kernel/vm/guestmem.h"
+#include "kernel/vm/memwait.h"
+#include "kernel/vm/salt.h"
+#include "kernel/vm/swapping.h"
+#include "kernel/vm/vm.h"
+#include "mm/gwalk.h"
+#include "mm/p2m_internal.h"
+#include "tests/host/env.h"
+
+#define NR_RAM 64u
+#define TABLES 8u /* gfn of the top table */
+#define CODE 0x10000u
+#define DATA 0x20000u
+
+struct cpu_features cpu_features = {.phys_bits = 40};
+unsigned memwait_nr_waiting;
+static struct vm vm;
+static struct vcpu vcpu = {.vm = &vm}, *const v = &vcpu;
+static struct guest_paging paging;
+static bool in_line; /* others come first */
+
+uint32_t memwait_access(struct vcpu *u)
+{
+    assert_ptr_equal(u, v);
+    return in_line ? P2M_VCPU | P2M_LINE : P2M_VCPU;
+}
+
+void vcpu_paging(struct vcpu *u, struct guest_paging *out)
+{
+    (void)u;
+    *out = paging;
+}
+
+unsigned vcpu_cpl(struct vcpu *u)
+{
+    (void)u;
+    return 0;
+}
+
+void vcpu_inject_exception(struct vcpu *u, uint8_t vector, bool has_error, uint32_t error)
+{
+    (void)u, (void)has_error, (void)error;
+    fail_msg("exception %u", vector);
+}
+
+void swapping_wait(struct vm *of, struct vcpu *u, gfn_t gfn)
+{
+    (void)of, (void)u, (void)gfn;
+    fail_msg("nothing is on its way");
+}
+
+void swapping_failed(struct vm *of, gfn_t gfn)
+{
+    (void)of, (void)gfn;
+    fail_msg("no store");
+}
+
+uint32_t salt_of(const struct vm *of)
+{
+    (void)of;
+    return 1;
+}
+
+bool salt_is_common(uint32_t salt)
+{
+    (void)salt;
+    return false;
+}
+
+static uint64_t get_reg(struct vcpu *u, enum hv_reg reg)
+{
+    (void)u, (void)reg;
+    return 0;
+}
+
+static void get_seg(struct vcpu *u, enum seg_reg seg, struct segment *out)
+{
+    (void)u, (void)seg;
+    *out = (struct segment){.attr = 0x29b, .limit = UINT32_MAX};
+}
+
+static const struct hv_backend backend = {.get_reg = get_reg, .get_seg = get_seg};
+const struct hv_backend *hv = &backend;
+
+static void begin(bool paged)
+{
+    const struct p2m_config cfg = {.owner = 1, .vm = &vm};
+
+    env_start(MFN(0x200), 4096, 1);
+    assert_int_equal(p2m_create(&cfg, &vm.p2m), HV_OK);
+    assert_int_equal(p2m_add_ram(vm.p2m, GFN(0), NR_RAM), HV_OK);
+    paging = (struct guest_paging){.cr0 = paged ? CR0_PE | CR0_PG : 0,
+                                   .cr4 = paged ? CR4_PAE : 0,
+                                   .efer = paged ? EFER_LME | EFER_LMA : 0,
+                                   .cr3 = TABLES << PAGE_SHIFT};
+    v->rip = CODE;
+    in_line = false;
+}
+
+static void end(void)
+{
+    vm.p2m->blocked = false;
+    p2m_destroy(vm.p2m);
+    env_stop();
+}
+
+static enum hv_err translate(uint64_t gva, uint32_t access)
+{
+    gpa_t gpa;
+
+    return guestmem_translate(v, GVA(gva), access, false, &gpa);
+}
+
+static enum hv_err fetch(void)
+{
+    uint8_t bytes[15];
+    unsigned got;
+
+    return guestmem_fetch(v, false, bytes, &got);
+}
+
+static enum hv_err pin(uint64_t gpa, bool write, bool by_device)
+{
+    void *page;
+    enum hv_err err = by_device ? guestmem_pin(&vm, GPA(gpa), write, &page)
+                                : guestmem_pin_by(v, GPA(gpa), write, &page);
+
+    if (err == HV_OK) {
+        guestmem_unpin(&vm, GPA(gpa), page);
+    }
+    return err;
+}
+
+static void expect_waits(enum hv_err err)
+{
+    uint8_t byte;
+
+    assert_int_equal(translate(DATA, GVA_READ), err);
+    assert_int_equal(translate(DATA, GVA_WRITE), err);
+    assert_int_equal(translate(DATA, GVA_WRITE | GVA_AWAY), HV_OK); /* the address alone */
+    assert_int_equal(fetch(), err);
+    assert_int_equal(guestmem_read_by(v, GPA(DATA), &byte, 1), err);
+    assert_int_equal(pin(DATA, false, false), err);
+    assert_int_equal(pin(DATA, true, false), err);
+}
+
+static void vcpus_wait(void **state)
+{
+    uint8_t byte = 7;
+
+    (void)state;
+    for (unsigned line = 0; line < 2; line++) {
+        begin(false);
+        in_line = line;
+        vm.p2m->blocked = !line;
+        expect_waits(HV_ENOMEM);
+        /* Devices go on, and what there is is there for all. */
+        assert_int_equal(guestmem_write(&vm, GPA(DATA), &byte, 1), HV_OK);
+        assert_int_equal(guestmem_read(&vm, GPA(CODE), &byte, 1), HV_OK);
+        expect_waits(HV_OK);
+        assert_int_equal(pin(DATA + PAGE_SIZE, true, true), HV_OK);
+        end();
+    }
+    begin(false);
+    expect_waits(HV_OK);
+    end();
+}
+
+/* The guest's tables count as its pages do. */
+static void tables_wait(void **state)
+{
+    uint64_t entry;
+
+    (void)state;
+    begin(true);
+    vm.p2m->blocked = true;
+    assert_int_equal(translate(DATA, GVA_READ), HV_ENOMEM);
+    assert_int_equal(fetch(), HV_ENOMEM);
+    for (unsigned level = 0; level < 3; level++) {
+        entry = (TABLES + level + 1) << PAGE_SHIFT | 0x67;
+        assert_int_equal(guestmem_write(&vm, GPA((TABLES + level) << PAGE_SHIFT), &entry, 8),
+                         HV_OK);
+    }
+    assert_int_equal(translate(DATA, GVA_READ), HV_ENOMEM); /* the last one */
+    entry = DATA | 0x67;
+    assert_int_equal(guestmem_write(&vm,
+                                    GPA(((TABLES + 3) << PAGE_SHIFT) + 8 * (DATA >> PAGE_SHIFT)),
+                                    &entry, 8),
+                     HV_OK);
+    assert_int_equal(translate(DATA, GVA_READ), HV_ENOMEM); /* the page */
+    assert_int_equal(translate(DATA, GVA_READ | GVA_AWAY), HV_OK);
+    vm.p2m->blocked = false;
+    assert_int_equal(translate(DATA, GVA_READ), HV_OK);
+    end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(vcpus_wait),
+        cmocka_unit_test(tables_wait),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
