@@ -528,6 +528,14 @@ uint64_t buddy_free_frames(void)
     return __atomic_load_n(&buddy_state.nr_free, __ATOMIC_RELAXED);
 }
 
+uint64_t buddy_available_frames(void)
+{
+    uint64_t nr = buddy_free_frames();
+    uint64_t reserve = __atomic_load_n(&buddy_state.reserve, __ATOMIC_RELAXED);
+
+    return nr > reserve ? nr - reserve : 0;
+}
+
 uint64_t buddy_total_frames(void)
 {
     return buddy_state.total;

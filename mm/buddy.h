@@ -108,6 +108,8 @@ enum hv_err buddy_retire(mfn_t mfn, struct buddy_holder *holder) __must_check;
 void buddy_set_reserve(uint64_t nr);
 /* Frames in the common lists now: free, but for processors' caches. No lock taken. */
 uint64_t buddy_free_frames(void);
+/* Of them, those that anybody may have: the reserve left out. */
+uint64_t buddy_available_frames(void);
 /* Frames of RAM. */
 uint64_t buddy_total_frames(void);
 

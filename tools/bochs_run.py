@@ -10,6 +10,7 @@ works as well as output. Whatever the guest does, Bochs ends with exit code 1.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import select
@@ -92,7 +93,8 @@ class Run:
     def close(self):
         self.process.terminate()
         self.waiter.join()
-        os.close(self.fd)
+        with contextlib.suppress(OSError):  # a reader that met its end has closed it
+            os.close(self.fd)
         self.output.close()
 
 

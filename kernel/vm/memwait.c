@@ -16,6 +16,7 @@
 #include "mm/reclaim/reclaim.h"
 
 #define HOPE_NS 10000000000ull  /* without hope for so long, none will come */
+#define PLENTY 64u              /* frames besides those that are waited for */
 #define RECENT_NS 1000000000ull /* a wait that ended longer ago was another one */
 
 struct waiter {
@@ -23,6 +24,7 @@ struct waiter {
     uint64_t since_ns;
     struct thread *thread;
     struct vcpu *v; /* NULL: a thread that works for a VM */
+    bool goes;      /* it was told that there is a frame: it holds up nobody; lock */
 };
 
 static struct spinlock lock = SPINLOCK_INIT(RANK_WAITQ, "memory waiters"); /* irqsave */
@@ -102,7 +104,7 @@ static bool wants_only_frames(const struct waiter *w)
     return w->v == NULL || !reclaim_is_blocked(w->v->vm->p2m);
 }
 
-/* Does anybody wait whose turn comes before others'? */
+/* Does anybody wait in vain, whose turn comes before others'? */
 static bool is_anybody_in_line(void)
 {
     uint64_t flags;
@@ -114,7 +116,9 @@ static bool is_anybody_in_line(void)
     }
     flags = spin_lock_irqsave(&lock);
     list_for_each (pos, &waiters) {
-        any |= wants_only_frames(list_entry(pos, struct waiter, node));
+        const struct waiter *w = list_entry(pos, struct waiter, node);
+
+        any |= !w->goes && wants_only_frames(w);
     }
     spin_unlock_irqrestore(&lock, flags);
     return any;
@@ -123,24 +127,22 @@ static bool is_anybody_in_line(void)
 /* Now and then everybody is woken, so that who has no hope left ends. */
 void memwait_serve(void)
 {
-    static uint64_t all_woken_ns; /* the server's */
-    uint64_t now = clock_now_ns(), nr = buddy_free_frames();
-    bool all = now - all_woken_ns > HOPE_NS / 4;
+    static uint64_t all_woken_ns; /* lock */
+    uint64_t now = clock_now_ns(), nr = buddy_available_frames();
     uint64_t flags = spin_lock_irqsave(&lock);
+    bool all = now - all_woken_ns > HOPE_NS / 4;
     struct list *pos;
 
     all_woken_ns = all ? now : all_woken_ns;
     list_for_each (pos, &waiters) {
         struct waiter *w = list_entry(pos, struct waiter, node);
-        bool goes = nr != 0 && wants_only_frames(w);
 
-        if (goes) {
-            nr--;
-        }
-        if (goes && w->v != NULL) {
+        w->goes = nr != 0 && wants_only_frames(w);
+        nr -= w->goes;
+        if (w->goes && w->v != NULL) {
             w->v->memory_wait.turn = true;
         }
-        if (goes || all) {
+        if (w->goes || all) {
             thread_wake(w->thread);
         }
     }
@@ -216,13 +218,24 @@ bool memwait_nap(struct memwait_hope *hope)
     return true;
 }
 
+/* Whoever waits will have a frame, and there are enough for the others. The server may be busy for long. */
+static bool is_plenty(void)
+{
+    return buddy_available_frames() >
+           2ull * __atomic_load_n(&memwait_nr_waiting, __ATOMIC_RELAXED) + PLENTY;
+}
+
 uint32_t memwait_access(struct vcpu *v)
 {
-    bool must;
+    bool in_line;
 
     v->memory_wait.turn_used = v->memory_wait.turn;
-    must = reclaim_is_blocked(v->vm->p2m) || (!v->memory_wait.turn && is_anybody_in_line());
-    return must ? P2M_VCPU | P2M_LINE : P2M_VCPU;
+    in_line = !v->memory_wait.turn && is_anybody_in_line();
+    if (unlikely(in_line) && is_plenty()) {
+        memwait_serve();
+        in_line = false;
+    }
+    return in_line || reclaim_is_blocked(v->vm->p2m) ? P2M_VCPU | P2M_LINE : P2M_VCPU;
 }
 
 void memwait_served(struct vcpu *v)

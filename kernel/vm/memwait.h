@@ -4,7 +4,8 @@
  * before, or because memory is low and their VM holds more than its target. They hold nothing and block
  * nobody else; requests (pause, destroy, interrupts) end their wait at once, and they resume their place
  * in the queue. The balancing thread serves them: it wakes as many as there are frames, who has waited
- * longest first, passing over VMs that are blocked.
+ * longest first, passing over VMs that are blocked. Who was woken so holds up nobody any more; if his frame
+ * goes elsewhere meanwhile, he waits on in his place.
  */
 #pragma once
 

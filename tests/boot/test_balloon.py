@@ -155,7 +155,6 @@ def _kept(m, name, rounds):
 
 
 @runs_on(svm={"mem": "256M", "limit": 300, "mb": 48}, vmx={"mem": "192M", "limit": 400, "mb": 32},
-         svm_bochs={"mem": "192M", "limit": 400, "mb": 32, "long": True},
          shadow_svm={"mem": "256M", "limit": 300, "mb": 48, "long": True},
          shadow_vmx={"mem": "192M", "limit": 400, "mb": 32, "long": True})
 def test_balloon_small(on):

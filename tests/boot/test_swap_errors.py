@@ -170,7 +170,7 @@ def test_swap_errors_gone(on):
 def test_swap_errors_slow(on):
     """A disk that is slower than its time-out: requests are given up, repeated, and done at last."""
     with Bench(on) as b:
-        b.m.monitor("block_set_io_throttle d0 20000 0 0 0 0 0")
+        b.m.monitor("block_set_io_throttle d0 10000 0 0 0 0 0")
         b.m.send("vm victim swapout 2M\r")
         b.m.expect("disk %s: no answer within 10 s; reset" % NAMES[on["kind"]], 60)
         b.goes_on("other")

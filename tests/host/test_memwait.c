@@ -23,7 +23,8 @@ static struct vcpu cpus[2];
 static char p2ms[2];
 static struct {
     bool blocked[2];
-    unsigned blocks;
+    unsigned blocks, wakes;
+    uint64_t frames;
     void (*on_block)(void);
 } now;
 
@@ -44,9 +45,9 @@ bool reclaim_has_hope(uint64_t lately_ns)
     return true;
 }
 
-uint64_t buddy_free_frames(void)
+uint64_t buddy_available_frames(void)
 {
-    return 100;
+    return now.frames;
 }
 
 void balance_wake(void)
@@ -63,6 +64,7 @@ struct cpu *this_cpu(void)
 void thread_wake(struct thread *t)
 {
     (void)t;
+    now.wakes++;
 }
 
 void thread_sleep_ns(uint64_t ns)
@@ -131,7 +133,8 @@ static void blocked_hold_up_nobody(void **state)
 static void other_waits_its_turn(void)
 {
     assert_true(waits(1));
-    /* Both were told that it is their turn. */
+    /* Both are told that it is their turn. */
+    now.frames = 2;
     memwait_serve();
     assert_true(cpus[0].memory_wait.turn);
 }
@@ -146,6 +149,48 @@ static void in_order(void **state)
     assert_false(waits(0));
     memwait_served(&cpus[0]);
     assert_int_equal(fake.stops, 0);
+}
+
+/* Who was told that there is a frame holds up nobody, whether he has run since or not. */
+static void told_to_go(void)
+{
+    assert_true(waits(1));
+    now.frames = 1;
+    memwait_serve();
+    assert_false(waits(1));
+    now.frames = 0;
+    assert_false(waits(1));
+    memwait_serve();
+    assert_true(waits(1));
+}
+
+static void no_convoy(void **state)
+{
+    (void)state;
+    begin();
+    now.on_block = told_to_go;
+    memwait_or_stop(&cpus[0], 0x1000);
+    assert_int_equal(now.blocks, 3);
+}
+
+/* Where there is plenty, nobody waits for the server. */
+static void plenty(void)
+{
+    assert_true(waits(1));
+    now.frames = 1000;
+    now.wakes = 0;
+    assert_false(waits(1));
+    assert_int_equal(now.wakes, 1);
+    assert_true(cpus[0].memory_wait.turn);
+}
+
+static void served_at_once(void **state)
+{
+    (void)state;
+    begin();
+    now.on_block = plenty;
+    memwait_or_stop(&cpus[0], 0x1000);
+    assert_int_equal(now.blocks, 2);
 }
 
 static void turn_is_good_for_one_exit(void)
@@ -181,6 +226,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocked_hold_up_nobody),
         cmocka_unit_test(in_order),
+        cmocka_unit_test(no_convoy),
+        cmocka_unit_test(served_at_once),
         cmocka_unit_test(turns_end),
     };
 
