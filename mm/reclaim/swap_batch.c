@@ -205,7 +205,8 @@ bool batch_add(struct swap_batch *b, gfn_t gfn, const struct p2m_entry *e)
     if (b->nr == SWAP_BATCH) {
         return false;
     }
-    for (unsigned i = 0; i < b->nr; i++) {
+    /* A private page could be nominated only once; one on a shared frame does not show that it is here. */
+    for (unsigned i = 0; e->state == P2M_SHARED && i < b->nr; i++) {
         if (b->page[i].gfn.n == gfn.n) {
             return false;
         }
@@ -231,13 +232,18 @@ static void note_stay(struct swap_batch *b, const struct leaving *l)
     }
 }
 
-/* Its page stays, or is where it was to go. */
-static void leave_batch(struct swap_batch *b, struct leaving *l)
+static __attribute__((noinline)) void note_cached(struct swap_batch *b, const struct leaving *l)
 {
-    if (l->e.state == P2M_COMPRESSED) {
-        spin_lock(&b->p->lock);
-        zip_stays(b->p, word_place(l->e.seq));
-        spin_unlock(&b->p->lock);
+    spin_lock(&b->p->lock);
+    zip_stays(b->p, word_place(l->e.seq));
+    spin_unlock(&b->p->lock);
+}
+
+/* Its page stays, or is where it was to go. */
+static inline void leave_batch(struct swap_batch *b, struct leaving *l)
+{
+    if (unlikely(l->e.state == P2M_COMPRESSED)) {
+        note_cached(b, l);
     }
     l->e.word = NULL;
 }
@@ -304,8 +310,9 @@ static void evict(struct swap_batch *b, struct leaving *l, enum p2m_state state,
 {
     if (l->e.state == P2M_SHARED) {
         b->shared[b->nr_shared++] = l->e.mfn;
+    } else {
+        b->p->swap_went++;
     }
-    b->p->swap_went += l->e.state == P2M_PRIVATE;
     cow_evict(b->p, l->gfn, &l->e, state, place, flush);
 }
 

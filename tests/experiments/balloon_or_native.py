@@ -44,7 +44,9 @@ def initrd(modules):
         with open(found[0], "rb") as f:
             archive.file("modules/%s.ko" % name, f.read())
     archive.file("files.squashfs", image())
-    return modules["initrd.img"] + archive.bytes()
+    first = modules["initrd.img"]
+    # What is not compressed begins at a multiple of four, or the kernel does not see it.
+    return first + b"\0" * (-len(first) % 4) + archive.bytes()
 
 
 def guest_line(lab, line, timeout=200):
