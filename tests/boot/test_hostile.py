@@ -21,23 +21,20 @@ EDGES = {
 
 @runs_on(svm={"smp": 2, "mem": "1G", "limit": 240}, vmx={"smp": 2, "mem": "512M", "limit": 600, "long": True},
          shadow_svm={"smp": 2, "mem": "1G", "limit": 240, "long": True},
-         shadow_vmx={**PREEMPTED, "smp": 2, "mem": "512M", "limit": 300, "long": True,
-                     "real": "cannot run the guest in real mode, nor emulate the code"})
+         shadow_vmx={**PREEMPTED, "smp": 2, "mem": "512M", "limit": 300, "long": True})
 def test_bad_edges(on):
-    """At the edges of RAM and with code that changes itself: what a guest did wrong is its own. (`real`: where real
-    mode is emulated, other hypervisors' instructions are not.)"""
-    edges = {**EDGES, "real": (2, on.get("real", EDGES["real"][1]))}
+    """At the edges of RAM and with code that changes itself: what a guest did wrong is its own."""
     vms = [("bad-" + k, {"memory": "16M", "vcpus": vcpus, "kernel": "badguest.elf",
                          "output": "log", "cmdline": "mode=%s end=exit" % k})
-           for k, (vcpus, _) in edges.items()]
+           for k, (vcpus, _) in EDGES.items()]
     if not on.get("mmu"):
         vms.append(("bad-soft", {**dict(vms)["bad-edge"], "mmu": "software"}))
     with on.machine(modules={"ballast.conf": conf(*vms, seed=1),
                              "badguest.elf": guest_elf("badguest")}) as m:
         m.prompt()
-        for k, (_, how) in edges.items():
+        for k, (_, how) in EDGES.items():
             m.wait_for("vms", r"bad-%s\s+stopped.*(%s)" % (k, how), timeout=on["limit"])
-        passed = ["timer", "edge", "exec", "morph"] + ([] if on.get("real") else ["real"])
+        passed = ["timer", "edge", "exec", "morph", "real"]
         if not on.get("mmu"):
             m.wait_for("vms", r"bad-soft\s+stopped.*exited with code 1\b", timeout=on["limit"])
             passed.append("soft")

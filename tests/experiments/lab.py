@@ -62,14 +62,15 @@ def wset_vm(name, memory, script, options="", **keys):
 
 
 class Lab(Machine):
-    """A machine with telemetry in a file. `host`: options of ballast.conf."""
+    """A machine with telemetry in a file. `host`: options of ballast.conf. Without `icount` its time is the
+    computer's."""
 
-    def __init__(self, name, vms, mem, host, modules=None, limit=400, extra=()):
+    def __init__(self, name, vms, mem, host, modules=None, limit=400, extra=(), icount=True):
         self.telemetry_path = os.path.join(BUILD, "tests", "boot", name + ".jsonl")
         modules = {"ballast.conf": conf(*vms, seed=1, **{"overcommit": "unbacked", **host}), "wset.elf": guest_elf("wset"),
                    **(modules or {})}
         super().__init__(name, mem=mem, modules=modules, limit=limit,
-                         extra=[*ICOUNT, "-serial", "file:" + self.telemetry_path, *extra])
+                         extra=[*(ICOUNT if icount else ()), "-serial", "file:" + self.telemetry_path, *extra])
 
     def __enter__(self):
         if os.path.exists(self.telemetry_path):

@@ -12,7 +12,8 @@ MEMORY = 96       # MiB each
 WORK = "fill half; rate 200; touch 6M random 3000s"     # of each clone, beside its idle system
 LOAD = "fill half; work 3000; touch 6M random 3000s"    # of one more guest: all the processor that is left
 KERNEL = "console=ttyS0 quiet pci=off nokaslr name=%s run=wset_'%s'"
-MEASURE = 8       # seconds of throughput
+MEASURE = 8       # seconds of throughput,
+TURNS = 4         # so often with sharing and without
 
 
 def throughput(lab):
@@ -46,8 +47,9 @@ def run():
                 "cmdline": '"%s"' % (KERNEL % (n, WORK.replace("; ", ";").replace(" ", "_")))}) for n in names]
     vms.append(wset_vm("load", 16, LOAD, options="balloon=no", start="manual"))
     rows, loads = [], {}
+    # Not by instructions: the second race of QEMU's in docs/testing.md stops one clone after the other.
     with Lab("exp_sharing_clones", vms, "1280M", {"Mem.ShareScanGHz": 0}, modules=linux_modules(),
-             limit=1500) as lab:
+             limit=1500, icount=False) as lab:
         lab.prompt()
         for n, name in enumerate(names, 1):
             lab.command("vm %s start" % name)
@@ -62,11 +64,13 @@ def run():
             rows.append({"vms": n, **{k: round(v, 2) for k, v in numbers(lab).items()}})
         lab.command("vm load start")
         lab.expect(r"\[load\] wset: t=2", 60)
-        loads["off"] = throughput(lab)
-        lab.send("\r")
-        lab.prompt()
-        lab.command("set Mem.ShareScanGHz 4")
-        loads["on"] = throughput(lab)
+        # By turns, for the computer has others to serve.
+        for _ in range(TURNS):
+            for ghz, key in ((0, "off"), (4, "on")):
+                lab.send("\r")
+                lab.prompt()
+                lab.command("set Mem.ShareScanGHz %d" % ghz)
+                loads[key] = loads.get(key, 0) + throughput(lab) / TURNS
         lab.send("\r")
         lab.prompt()
         assert "audit: passed" in lab.command("audit")
