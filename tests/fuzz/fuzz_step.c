@@ -122,9 +122,9 @@ enum hv_err guestmem_fetch(struct vcpu *cpu, bool fast, uint8_t bytes[15], unsig
     return HV_OK;
 }
 
-enum hv_err guestmem_pin(struct vm *vm, gpa_t gpa, bool write, void **page)
+enum hv_err guestmem_pin_by(struct vcpu *u, gpa_t gpa, bool write, void **page)
 {
-    (void)vm;
+    (void)u;
     if (gpa.a >= MEMORY_BYTES) {
         return HV_ENOENT;
     }
