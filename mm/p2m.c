@@ -343,8 +343,8 @@ static inline bool may_have_to_wait(const struct p2m *p, uint32_t access)
     return (access & P2M_LINE) || (blocked && (access & (P2M_FAST | P2M_VCPU)));
 }
 
-/* Copies of shared pages do not queue up: they have a reserve, without which a guest that is asked for memory
- * might not get so far as to give it. */
+/* Who may have to. Copies of shared pages do not queue up: they have a reserve, without which a guest that is
+ * asked for memory might not get so far as to give it. */
 static bool must_wait(const struct p2m *p, const struct p2m_entry *e, uint32_t access)
 {
     return wants_frame(e, access) &&

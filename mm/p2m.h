@@ -93,9 +93,9 @@ uint64_t p2m_place(const struct p2m_entry *e);
  * Resolve gfn for `access` (populate, unshare, decompress, read back) and describe it.
  * HV_ENOENT: a hole. HV_EAGAIN: with P2M_FAST, try again off the fast path; without, I/O was
  * started and the caller sleeps, then restarts. HV_ENOMEM: no frame, or, with P2M_VCPU, the VM is
- * blocked and has to wait before it gets another one (reclaim_is_blocked), or, with P2M_LINE, it is not its
- * turn (with P2M_FAST both are HV_EAGAIN). HV_EIO: the page could not be
- * read back (swap_error says why); the next call tries again. Takes the p2m lock.
+ * blocked and has to wait before it gets another one (reclaim_is_blocked), or, with P2M_LINE, it is
+ * not its turn (with P2M_FAST both are HV_EAGAIN). HV_EIO: the page could not be read back (swap_error
+ * says why); the next call tries again. Takes the p2m lock.
  */
 enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access,
                          struct p2m_entry *out) __must_check;
