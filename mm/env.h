@@ -36,6 +36,10 @@ bool env_memory_is_wb(void);
 /* The type (enum pt_type) of the RAM at [pa, pa + size); pa is a multiple of size, a power of two. */
 unsigned env_memory_type(hpa_t pa, uint64_t size);
 
+/* May guests execute from leaves larger than 4 KiB? Not on a processor that a guest could stop so
+ * (arch/x86_64/mitigate.h). Constant once guests may run. */
+bool env_large_code(void);
+
 /* Is the calling vCPU the only one of its VM, d's owner? Then nobody has to be waited for, and
  * env_flush_local is all that a flush takes: the vCPU drops its translations before it runs on. On the
  * fast path. env_flush_local is for flush_local (mm/flush.c) alone, as above. */

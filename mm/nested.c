@@ -7,6 +7,10 @@
  * A fill takes what the p2m says first, then the view's lock, and enters the leaf only if the p2m
  * still says so; whoever changes the p2m changes the word first and drops from the view afterwards,
  * under the same lock: so no stale leaf stays. Callers: kernel/vm/fault, the p2m.
+ *
+ * Where code must not be in large leaves (env_large_code), these let nothing be executed. A page of such a
+ * one gets the right to be with a leaf of its own (a *piece*), when it is; what is around it is spelt out,
+ * and stays so as long as a piece has that right.
  */
 #include "mm/view.h"
 
@@ -20,13 +24,17 @@ struct nested {
     struct view view;
     struct spinlock lock; /* everything below */
     struct pt pt;
-    uint64_t leaf_bits[3]; /* of a full-rights leaf of write-back memory, by level */
-    bool typed;            /* there is other memory, and leaves must tell it apart */
-    uint64_t read_bits;    /* of such a leaf of 4 KiB that may not be written */
+    uint64_t leaf_bits
+        [3]; /* of a leaf of write-back memory with all rights that it may have, by level */
+    uint64_t piece_bits; /* of a piece of such a leaf that nobody executes */
+    bool typed;          /* there is other memory, and leaves must tell it apart */
+    bool small_code;     /* nothing larger than 4 KiB may be executed */
+    uint64_t read_bits;  /* of such a leaf of 4 KiB that may not be written */
     uint64_t fills;
 };
 
 static const struct pt_attr full_rights = {PT_R | PT_W | PT_X, PT_WB, false};
+static const struct pt_attr data_rights = {PT_R | PT_W, PT_WB, false};
 static const struct pt_attr read_rights = {PT_R | PT_X, PT_WB, false};
 
 static struct nested *nested_of(struct view *v)
@@ -46,11 +54,20 @@ static uint64_t leaf_pa(const struct p2m_entry *e, unsigned level)
     return ALIGN_DOWN(e->mfn.n << PAGE_SHIFT, PAGE_SIZE << (ORDER_2M * level));
 }
 
+/* May a leaf of that level, entered for that access, be executed? */
+static bool is_code(const struct nested *n, const struct p2m_entry *e, unsigned level,
+                    uint32_t access)
+{
+    return !n->small_code || leaf_level(n, e) == 0 || (level == 0 && (access & P2M_EXEC));
+}
+
 /* The rights that the p2m gives, and the memory type of the frames at pa. */
 static struct pt_attr leaf_attr(const struct nested *n, const struct p2m_entry *e, uint64_t pa,
-                                unsigned level)
+                                unsigned level, uint32_t access)
 {
-    struct pt_attr attr = e->writable ? full_rights : read_rights;
+    struct pt_attr attr = !is_code(n, e, level, access) ? data_rights
+                          : e->writable                 ? full_rights
+                                                        : read_rights;
 
     if (unlikely(n->typed)) {
         attr.type = (enum pt_type)env_memory_type(HPA(pa), PAGE_SIZE << (ORDER_2M * level));
@@ -62,37 +79,54 @@ static uint64_t leaf_bits(const struct nested *n, const struct p2m_entry *e, uin
                           unsigned level)
 {
     if (unlikely(n->typed)) {
-        return pt_leaf_bits(n->pt.fmt, level * ORDER_2M, leaf_attr(n, e, pa, level));
+        return pt_leaf_bits(n->pt.fmt, level * ORDER_2M, leaf_attr(n, e, pa, level, 0));
     }
     return likely(e->writable) ? n->leaf_bits[level] : n->read_bits;
 }
 
-/* Enter one page of a large one that is spelt out (nested_watch). HV_EAGAIN: it is not. */
-static enum hv_err fill_piece(struct nested *n, gfn_t gfn, const struct p2m_entry *e)
+/* What a piece may be used for: what it is now, and what it is wanted for. */
+static uint64_t piece_bits(const struct nested *n, const struct p2m_entry *e, uint64_t pa,
+                           uint64_t was, uint32_t access)
 {
-    uint64_t pa = e->mfn.n << PAGE_SHIFT, leaf = pa | leaf_bits(n, e, pa, 0);
-    uint64_t *slot = pt_slot(&n->pt, gfn_gpa(gfn).a, 0);
+    bool code = was != 0 && ((was ^ n->piece_bits) & (n->leaf_bits[0] ^ n->piece_bits)) != 0;
+    uint32_t wanted = access | (code ? P2M_EXEC : 0);
 
-    if (slot == NULL || (*slot != 0 && ((*slot ^ leaf) & n->pt.fmt->address) != 0)) {
+    if (unlikely(n->typed)) {
+        return pt_leaf_bits(n->pt.fmt, ORDER_4K, leaf_attr(n, e, pa, 0, wanted));
+    }
+    return wanted & P2M_EXEC ? n->leaf_bits[0] : n->piece_bits;
+}
+
+/* Enter one page of a large one that is spelt out. HV_EAGAIN: it is not. */
+static enum hv_err fill_piece(struct nested *n, gfn_t gfn, const struct p2m_entry *e,
+                              uint32_t access)
+{
+    uint64_t *slot = pt_slot(&n->pt, gfn_gpa(gfn).a, 0);
+    uint64_t pa = e->mfn.n << PAGE_SHIFT;
+
+    if (slot == NULL || (*slot != 0 && ((*slot ^ pa) & n->pt.fmt->address) != 0)) {
         return HV_EAGAIN;
     }
-    if (e->writable || *slot == 0) {
-        pt_fill(&n->pt, slot, 0, leaf);
-    }
+    pt_fill(&n->pt, slot, 0, pa | piece_bits(n, e, pa, *slot, access));
     n->fills++;
     return HV_OK;
 }
 
 /* Enter the leaf where its table exists. HV_EAGAIN: it does not, or another frame or a table is
  * there, whose removal takes a flush. */
-static enum hv_err fill_slot(struct nested *n, gfn_t gfn, const struct p2m_entry *e)
+static enum hv_err fill_slot(struct nested *n, gfn_t gfn, const struct p2m_entry *e,
+                             uint32_t access)
 {
     unsigned level = likely(e->order == ORDER_4K) ? 0 : leaf_level(n, e);
+
+    if (level != 0 && (access & P2M_EXEC) && n->small_code) {
+        return fill_piece(n, gfn, e, access);
+    }
     uint64_t pa = leaf_pa(e, level), leaf = pa | leaf_bits(n, e, pa, level);
     uint64_t *slot = pt_slot(&n->pt, gfn_gpa(gfn).a, level);
 
     if (slot == NULL || (*slot != 0 && ((*slot ^ leaf) & n->pt.fmt->address) != 0)) {
-        return level == 0 ? HV_EAGAIN : fill_piece(n, gfn, e);
+        return level == 0 ? HV_EAGAIN : fill_piece(n, gfn, e, access);
     }
     /* What is there already may have more rights, and is about to lose them by nested_protect. */
     if (likely(e->writable) || *slot == 0) {
@@ -102,15 +136,34 @@ static enum hv_err fill_slot(struct nested *n, gfn_t gfn, const struct p2m_entry
     return HV_OK;
 }
 
+static enum hv_err map_leaf(struct nested *n, gfn_t gfn, const struct p2m_entry *e, unsigned level,
+                            uint32_t access, struct flush_batch *batch)
+{
+    uint64_t size = PAGE_SIZE << (ORDER_2M * level), pa = leaf_pa(e, level);
+
+    return pt_map(&n->pt, ALIGN_DOWN(gfn_gpa(gfn).a, size), HPA(pa), size,
+                  leaf_attr(n, e, pa, level, access), batch);
+}
+
 /* Enter the leaf with whatever tables that takes. */
 static enum hv_err fill_tables(struct nested *n, gfn_t gfn, const struct p2m_entry *e,
-                               struct flush_batch *batch)
+                               uint32_t access, struct flush_batch *batch)
 {
     unsigned level = leaf_level(n, e);
-    uint64_t size = PAGE_SIZE << (ORDER_2M * level), pa = leaf_pa(e, level);
-    enum hv_err err = pt_map(&n->pt, ALIGN_DOWN(gfn_gpa(gfn).a, size), HPA(pa), size,
-                             leaf_attr(n, e, pa, level), batch);
+    enum hv_err err = HV_OK;
 
+    if (level != 0 && (access & P2M_EXEC) && n->small_code) {
+        const uint64_t *slot = pt_slot(&n->pt, gfn_gpa(gfn).a, level);
+
+        /* What is around the piece needs no faults of its own. */
+        if (slot == NULL || *slot == 0) {
+            err = map_leaf(n, gfn, e, level, 0, batch);
+        }
+        level = 0;
+    }
+    if (err == HV_OK) {
+        err = map_leaf(n, gfn, e, level, access, batch);
+    }
     n->fills += err == HV_OK;
     return err;
 }
@@ -131,9 +184,9 @@ static enum hv_err fault_slow(struct nested *n, gfn_t gfn, uint32_t access)
     spin_lock(&n->lock);
     /* If the p2m changed meanwhile, the guest's next access faults and asks again. */
     if (p2m_same(&e) || MUTANT(fill_without_recheck)) {
-        err = fill_slot(n, gfn, &e);
+        err = fill_slot(n, gfn, &e, access);
         if (err == HV_EAGAIN) {
-            err = fill_tables(n, gfn, &e, &batch);
+            err = fill_tables(n, gfn, &e, access, &batch);
         }
     }
     spin_unlock(&n->lock);
@@ -169,7 +222,7 @@ static enum hv_err nested_fault(struct view *v, gpa_t gpa, uint32_t access)
     bool due = e.writable && flush_is_due(p2m_flush_domain(v->p2m)) && !MUTANT(fill_before_flush);
 
     err = (likely(p2m_same(&e)) && !due) || MUTANT(fast_fill_without_recheck)
-              ? fill_slot(n, gpa_gfn(gpa), &e)
+              ? fill_slot(n, gpa_gfn(gpa), &e, access)
               : HV_EAGAIN;
     spin_unlock(&n->lock);
     return err;
@@ -286,6 +339,14 @@ static enum view_use nested_watched(struct view *v, gfn_t gfn, enum view_watch h
     return use;
 }
 
+/* The piece may go back into a larger leaf: that may be executed, or it is not. */
+static bool may_grow(const struct nested *n, gfn_t gfn)
+{
+    struct pt_leaf leaf;
+
+    return !n->small_code || !pt_lookup(&n->pt, gfn_gpa(gfn).a, &leaf) || !(leaf.attr.perm & PT_X);
+}
+
 static void nested_unwatch(struct view *v, gfn_t gfn, struct flush_batch *b)
 {
     struct nested *n = nested_of(v);
@@ -300,10 +361,11 @@ static void nested_unwatch(struct view *v, gfn_t gfn, struct flush_batch *b)
     if (p2m_same(&e)) {
         bool unused = !pt_lookup(&n->pt, gfn_gpa(gfn).a, &leaf);
 
-        if (fill_piece(n, gfn, &e) == HV_OK && unused && n->pt.fmt->accessed != 0) {
+        if (fill_piece(n, gfn, &e, 0) == HV_OK && unused && n->pt.fmt->accessed != 0) {
             (void)pt_age(&n->pt, gfn_gpa(gfn).a, ORDER_4K, b);
         }
-        for (unsigned level = 1; level <= leaf_level(n, &e); level++) {
+        unsigned top = may_grow(n, gfn) ? leaf_level(n, &e) : 0;
+        for (unsigned level = 1; level <= top; level++) {
             if (!pt_merge(&n->pt, gfn_gpa(gfn).a, level * ORDER_2M, b)) {
                 break;
             }
@@ -337,7 +399,7 @@ static bool nested_stats(struct view *v, struct view_stats *out)
 }
 
 /* A leaf is true if the p2m has the same frame behind its first page, in a block at least as large,
- * and lets it be written if the leaf does. */
+ * lets it be written if the leaf does, and it lets nothing be executed if it is too large for that. */
 static bool leaf_is_true(const struct pt_leaf *leaf, void *ctx)
 {
     struct nested *n = ctx;
@@ -345,12 +407,14 @@ static bool leaf_is_true(const struct pt_leaf *leaf, void *ctx)
 
     p2m_query(n->view.p2m, gpa_gfn(GPA(leaf->va)), &e);
     if (mfn_valid(e.mfn) && e.order >= leaf->order && e.mfn.n == hpa_mfn(leaf->pa).n &&
-        (e.writable || !(leaf->attr.perm & PT_W))) {
+        (e.writable || !(leaf->attr.perm & PT_W)) &&
+        (!n->small_code || leaf->order == ORDER_4K || !(leaf->attr.perm & PT_X))) {
         return true;
     }
-    env_log("audit: view maps gpa %#llx order %u to %#llx; p2m has state %u order %u frame %#llx",
-            (unsigned long long)leaf->va, leaf->order, (unsigned long long)leaf->pa.a, e.state,
-            e.order, (unsigned long long)e.mfn.n);
+    env_log("audit: view maps gpa %#llx order %u rights %u to %#llx; p2m has state %u order %u "
+            "frame %#llx",
+            (unsigned long long)leaf->va, leaf->order, leaf->attr.perm,
+            (unsigned long long)leaf->pa.a, e.state, e.order, (unsigned long long)e.mfn.n);
     return false;
 }
 
@@ -412,9 +476,12 @@ enum hv_err nested_create(struct p2m *p2m, const struct pt_format *fmt, uint32_t
     n->view = (struct view){&nested_ops, p2m};
     spin_init(&n->lock, RANK_VIEW, "nested view");
     n->typed = fmt->typed_by_leaf && !env_memory_is_wb();
+    n->small_code = !env_large_code();
     for (unsigned i = 0; i < ARRAY_SIZE(n->leaf_bits); i++) {
-        n->leaf_bits[i] = pt_leaf_bits(fmt, i * ORDER_2M, full_rights);
+        n->leaf_bits[i] =
+            pt_leaf_bits(fmt, i * ORDER_2M, n->small_code && i > 0 ? data_rights : full_rights);
     }
+    n->piece_bits = pt_leaf_bits(fmt, ORDER_4K, n->small_code ? data_rights : full_rights);
     n->read_bits = pt_leaf_bits(fmt, ORDER_4K, read_rights);
     p2m_set_view(p2m, &n->view);
     *out = &n->view;

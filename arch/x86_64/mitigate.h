@@ -7,6 +7,10 @@
  *
  * The means: IBPB ("Indirect Branch Prediction Barrier"), IA32_FLUSH_CMD ("L1 Data Cache Flush"), VERW
  * of processors with MD_CLEAR ("Microarchitectural Data Sampling"). Deciding is pure (mitigate_plan.c).
+ * One flaw more belongs here, for it is decided alike: processors before PSCHANGE_MC_NO may stop with a machine
+ * check when a guest executes a page and changes its size meanwhile ("Machine Check Error on Page Size
+ * Change"). There no large leaf may be executed (env_large_code).
+ *
  * Callers: kernel/main.c (mitigate_init), kernel/machine.c (what was decided); what a processor runs is
  * said by kernel/vm/run.c (guests), kernel/sched/sched.c and arch/x86_64/mm_env.c (the host's threads).
  *
@@ -36,6 +40,7 @@ struct mitigate_plan {
     /* Branch predictors (Spectre variant 2); L1 data cache (L1 terminal fault); fill, store and load
      * buffers and their relatives (MDS, TAA, MMIO stale data, RFDS). */
     enum mitigate_state predictors, l1_data, buffers;
+    bool small_code; /* nothing larger than 4 KiB may be executed */
 };
 
 /* What a processor ran last. Only that processor looks at it: the thread that runs there, or the switch of

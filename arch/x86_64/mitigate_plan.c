@@ -20,6 +20,7 @@
 #define CAPS_RDCL_NO BIT(0)
 #define CAPS_SKIP_L1D_FLUSH BIT(3) /* a hypervisor beneath us does it */
 #define CAPS_MDS_NO BIT(5)
+#define CAPS_PSCHANGE_MC_NO BIT(6)
 #define CAPS_TAA_NO BIT(8)
 #define CAPS_SBDR_SSDP_NO BIT(13)
 #define CAPS_FBSDP_NO BIT(14)
@@ -30,8 +31,10 @@
 
 #define NO_L1TF 1u
 #define NO_MDS 2u
+#define NO_PSCHANGE 4u
+#define NO_FLAW (NO_L1TF | NO_MDS | NO_PSCHANGE)
 
-/* Of family 6. */
+/* Of family 6. None of them has the third flaw. */
 static const struct {
     uint8_t model, lacks;
 } known[] = {
@@ -48,17 +51,18 @@ static const struct {
     {0x96, NO_L1TF | NO_MDS}, {0x9c, NO_L1TF | NO_MDS},
 };
 
-static bool model_lacks(const struct mitigate_facts *f, unsigned flaw)
+/* The flaws that the model does not have. */
+static unsigned model_lacks(const struct mitigate_facts *f)
 {
     if (f->vendor != CPU_VENDOR_INTEL || f->family != 6) {
-        return true;
+        return NO_FLAW;
     }
     for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
         if (known[i].model == f->model) {
-            return (known[i].lacks & flaw) != 0;
+            return known[i].lacks | NO_PSCHANGE;
         }
     }
-    return false;
+    return 0;
 }
 
 static enum mitigate_state state(bool flaw, bool means)
@@ -74,9 +78,10 @@ static bool has_ibpb(const struct mitigate_facts *f)
 void mitigate_decide(const struct mitigate_facts *f, struct mitigate_plan *plan)
 {
     const uint64_t no_mmio = CAPS_SBDR_SSDP_NO | CAPS_FBSDP_NO | CAPS_PSDP_NO;
-    bool l1tf = !model_lacks(f, NO_L1TF) && !(f->arch_caps & (CAPS_RDCL_NO | CAPS_SKIP_L1D_FLUSH));
-    bool mds = !model_lacks(f, NO_MDS) && !(f->arch_caps & CAPS_MDS_NO);
-    bool taa = !model_lacks(f, NO_MDS) && (f->l7_ebx & L7_EBX_RTM) && !(f->arch_caps & CAPS_TAA_NO);
+    unsigned lacks = model_lacks(f);
+    bool l1tf = !(lacks & NO_L1TF) && !(f->arch_caps & (CAPS_RDCL_NO | CAPS_SKIP_L1D_FLUSH));
+    bool mds = !(lacks & NO_MDS) && !(f->arch_caps & CAPS_MDS_NO);
+    bool taa = !(lacks & NO_MDS) && (f->l7_ebx & L7_EBX_RTM) && !(f->arch_caps & CAPS_TAA_NO);
     /* For these two only a processor that offers the means says that it has the flaw. */
     bool mmio = (f->arch_caps & CAPS_FB_CLEAR) && (f->arch_caps & no_mmio) != no_mmio;
     bool rfds = (f->arch_caps & CAPS_RFDS_CLEAR) && !(f->arch_caps & CAPS_RFDS_NO);
@@ -85,6 +90,7 @@ void mitigate_decide(const struct mitigate_facts *f, struct mitigate_plan *plan)
     plan->l1_data = state(l1tf, (f->l7_edx & L7_EDX_L1D_FLUSH) != 0);
     plan->buffers = state(mds || taa || mmio || rfds,
                           (f->l7_edx & L7_EDX_MD_CLEAR) || (!mds && !taa && (mmio || rfds)));
+    plan->small_code = !(lacks & NO_PSCHANGE) && !(f->arch_caps & CAPS_PSCHANGE_MC_NO);
 }
 
 struct mitigate_flushes mitigate_at_entry(const struct mitigate_plan *plan, struct mitigate_cpu *c,

@@ -41,6 +41,11 @@ bool env_memory_is_wb(void)
     return mtrr_ram_is_wb();
 }
 
+bool env_large_code(void)
+{
+    return !mitigate_plan()->small_code;
+}
+
 unsigned env_memory_type(hpa_t pa, uint64_t size)
 {
     switch (mtrr_type(pa, size)) {

@@ -455,7 +455,7 @@ static void change_leaf(struct pt *pt, uint64_t *slot, unsigned level, uint32_t 
     }
     /* The processor may set accessed and dirty meanwhile. */
     do {
-        now = (was & ~perm_mask(fmt)) | perm_bits(fmt, perm);
+        now = (was & ~perm_mask(fmt)) | perm_bits(fmt, perm_decode(fmt, was) & perm);
     } while (
         !__atomic_compare_exchange_n(slot, &was, now, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
     if (!is_present(pt, now)) {

@@ -122,7 +122,7 @@ enum hv_err pt_split(struct pt *pt, uint64_t va, unsigned order,
  * other and start aligned, replace it by one leaf. */
 bool pt_merge(struct pt *pt, uint64_t va, unsigned order, struct flush_batch *batch);
 
-/* Remove (change the permissions of) every leaf that meets [va, va + size). A larger leaf that
+/* Remove every leaf that meets [va, va + size), or take all rights but `perm` from it. A larger leaf that
  * reaches beyond the range goes as a whole: split first where that matters. */
 void pt_unmap(struct pt *pt, uint64_t va, uint64_t size, struct flush_batch *batch);
 void pt_protect(struct pt *pt, uint64_t va, uint64_t size, uint32_t perm,

@@ -62,6 +62,9 @@ static void audit_leaf(struct shadow *s, const struct shadow_page *sp, unsigned 
         (!e.writable || (level == 0 ? sync_is_traced(s, gfn) : r->traced != 0))) {
         complain(sum, sp, i, "may be written, and must not");
     }
+    if (level != 0 && !(entry & SPT_NX) && !env_large_code()) {
+        complain(sum, sp, i, "is too large to be executed");
+    }
 }
 
 static void audit_page(struct shadow *s, const struct shadow_page *sp, struct sums *sum)

@@ -9,7 +9,8 @@
  *                                   or a leaf of 2 MiB, where the p2m has a block that large
  *
  * Links between pages of guest tables restrict nothing; what the levels allow together is in the
- * leaf, and in the role of the pages in between.
+ * leaf, and in the role of the pages in between. Direct pages restrict nothing either, so where code must
+ * not be in large leaves (env_large_code) they have none.
  */
 #include "kernel/lib/mutant.h"
 #include "mm/shadow/shadow_internal.h"
@@ -69,10 +70,13 @@ static enum hv_err leaf_rights(struct entry_job *j, const struct shadow_page *sp
 
 /* ---- Leaves ---- */
 
-static bool may_be_large(const struct entry_job *j, const struct shadow_region *r)
+static bool may_be_large(const struct entry_job *j, const struct shadow_page *sp)
 {
+    const struct shadow_region *r = region_look(j->s, j->gfn);
+
     return j->e->order >= ORDER_2M && j->s->cfg.max_order >= ORDER_2M &&
-           (r == NULL || (r->traced == 0 && r->watched == 0));
+           (r == NULL || (r->traced == 0 && r->watched == 0)) &&
+           (env_large_code() || (!page_direct(sp) && (j->rights & SPT_NX)));
 }
 
 static enum hv_err enter_leaf(struct entry_job *j, struct shadow_page *sp, unsigned i)
@@ -213,7 +217,7 @@ static enum hv_err enter_from(struct entry_job *j, struct shadow_page *sp)
         }
         if ((int)level > j->leaf_level && !page_direct(sp)) {
             err = descend_guest(j, sp, i, &sp);
-        } else if (level == 0 || (level == 1 && may_be_large(j, region_look(j->s, j->gfn)))) {
+        } else if (level == 0 || (level == 1 && may_be_large(j, sp))) {
             page_touch(j->s, sp);
             return enter_leaf(j, sp, i);
         } else {

@@ -180,6 +180,11 @@ bool env_memory_is_wb(void)
     return test_env.memory_type == 0;
 }
 
+bool env_large_code(void)
+{
+    return !test_env.small_code;
+}
+
 unsigned env_memory_type(hpa_t pa, uint64_t size)
 {
     (void)pa;

@@ -18,6 +18,7 @@ struct test_env {
     uint64_t saw_contents; /* calls of env_saw_contents */
     bool lazy_clear;       /* clearing does nothing: fresh arrays are zero already */
     bool broken_flush;     /* env_flush_guest forgets to do anything */
+    bool small_code;       /* no code in large leaves */
     unsigned memory_type;  /* of all RAM, enum pt_type */
     void (*on_flush)(struct flush_domain *d);
     void (*on_relax)(void);

@@ -164,7 +164,7 @@ static void step(struct rng *rng)
         isolate(first, nr, &batch);
         pt_protect(&pt, WINDOW + first * PAGE_SIZE, nr * PAGE_SIZE, PT_R | PT_X, &batch);
         for (uint64_t i = 0; i < nr; i++) {
-            model[first + i].perm = PT_R | PT_X;
+            model[first + i].perm &= PT_R | PT_X;
         }
         break;
     default:

@@ -20,50 +20,51 @@
 static const struct {
     const char *name;
     struct mitigate_facts facts;
-    struct mitigate_plan plan; /* predictors, L1 data, buffers */
+    struct mitigate_plan plan; /* predictors, L1 data, buffers; small code */
 } cases[] = {
     {"Skylake",
      {INTEL, .model = 0x55, .l7_ebx = RTM, .l7_edx = NEW_MICROCODE},
-     {MITIGATE_ACTIVE, MITIGATE_ACTIVE, MITIGATE_ACTIVE}},
+     {MITIGATE_ACTIVE, MITIGATE_ACTIVE, MITIGATE_ACTIVE, true}},
     {"Skylake as it left the factory",
      {INTEL, .model = 0x55, .l7_ebx = RTM},
-     {MITIGATE_NO_MEANS, MITIGATE_NO_MEANS, MITIGATE_NO_MEANS}},
+     {MITIGATE_NO_MEANS, MITIGATE_NO_MEANS, MITIGATE_NO_MEANS, true}},
     {"Skylake beneath a hypervisor that flushes",
      {INTEL, .model = 0x55, .l7_edx = NEW_MICROCODE, .arch_caps = BIT(3)},
-     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE}},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE, true}},
     {"Cascade Lake without TSX: RDCL_NO, MDS_NO",
      {INTEL, .model = 0x55, .l7_edx = NEW_MICROCODE, .arch_caps = BIT(0) | BIT(5)},
-     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED}},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED, true}},
     {"Cascade Lake with TSX: TAA",
      {INTEL, .model = 0x55, .l7_ebx = RTM, .l7_edx = NEW_MICROCODE, .arch_caps = BIT(0) | BIT(5)},
-     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE}},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE, true}},
     {"TAA_NO",
      {INTEL, .model = 0x8f, .l7_ebx = RTM, .l7_edx = NEW_MICROCODE,
-      .arch_caps = BIT(0) | BIT(5) | BIT(8)},
-     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED}},
+      .arch_caps = BIT(0) | BIT(5) | BIT(6) | BIT(8)},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED, false}},
     {"Ice Lake: MMIO stale data by FB_CLEAR",
      {INTEL, .model = 0x6a, .l7_edx = NEW_MICROCODE,
-      .arch_caps = BIT(0) | BIT(5) | BIT(8) | BIT(17)},
-     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE}},
+      .arch_caps = BIT(0) | BIT(5) | BIT(6) | BIT(8) | BIT(17)},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE, false}},
     {"FB_CLEAR, but none of the three flaws",
      {INTEL, .model = 0x8f, .l7_edx = NEW_MICROCODE,
-      .arch_caps = BIT(0) | BIT(5) | BIT(8) | BIT(13) | BIT(14) | BIT(15) | BIT(17)},
-     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED}},
+      .arch_caps = BIT(0) | BIT(5) | BIT(6) | BIT(8) | BIT(13) | BIT(14) | BIT(15) | BIT(17)},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED, false}},
     {"Alder Lake's small cores: RFDS_CLEAR",
-     {INTEL, .model = 0x97, .l7_edx = IBPB, .arch_caps = BIT(0) | BIT(5) | BIT(8) | BIT(28)},
-     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE}},
+     {INTEL, .model = 0x97, .l7_edx = IBPB,
+      .arch_caps = BIT(0) | BIT(5) | BIT(6) | BIT(8) | BIT(28)},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE, false}},
     {"Goldmont: neither L1TF nor MDS",
      {INTEL, .model = 0x5c, .l7_edx = IBPB},
-     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED}},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED, false}},
     {"Silvermont: MDS alone",
      {INTEL, .model = 0x37, .l7_edx = MD_CLEAR | IBPB},
-     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE}},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_ACTIVE, false}},
     {"Zen with IBPB",
      {.vendor = CPU_VENDOR_AMD, .family = 0x17, .model = 1, .ext8_ebx = 1u << 12},
-     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED}},
+     {MITIGATE_ACTIVE, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED, false}},
     {"Zen without",
      {.vendor = CPU_VENDOR_AMD, .family = 0x17, .model = 1},
-     {MITIGATE_NO_MEANS, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED}},
+     {MITIGATE_NO_MEANS, MITIGATE_NOT_NEEDED, MITIGATE_NOT_NEEDED, false}},
 };
 
 static void test_plans(void **state)
@@ -75,9 +76,10 @@ static void test_plans(void **state)
 
         mitigate_decide(&cases[i].facts, &got);
         if (got.predictors != want->predictors || got.l1_data != want->l1_data ||
-            got.buffers != want->buffers) {
-            fail_msg("%s: %d %d %d instead of %d %d %d", cases[i].name, got.predictors, got.l1_data,
-                     got.buffers, want->predictors, want->l1_data, want->buffers);
+            got.buffers != want->buffers || got.small_code != want->small_code) {
+            fail_msg("%s: %d %d %d %d instead of %d %d %d %d", cases[i].name, got.predictors,
+                     got.l1_data, got.buffers, got.small_code, want->predictors, want->l1_data,
+                     want->buffers, want->small_code);
         }
     }
 }
@@ -117,7 +119,8 @@ static void test_entries(void **state)
 /* A thread that worked for guest 3 leaves; which guest is then entered without dropping anything. */
 static void test_leaves(void **state)
 {
-    static const struct mitigate_plan plan = {MITIGATE_ACTIVE, MITIGATE_ACTIVE, MITIGATE_ACTIVE};
+    static const struct mitigate_plan plan = {MITIGATE_ACTIVE, MITIGATE_ACTIVE, MITIGATE_ACTIVE,
+                                              false};
     static const struct {
         struct mitigate_cpu before;
         bool clean3, clean4;

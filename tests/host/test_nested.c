@@ -31,7 +31,7 @@
 #define NR_CPUS 4u
 
 struct tlb_entry {
-    bool valid, writable;
+    bool valid, writable, executable;
     mfn_t mfn;
 };
 
@@ -84,23 +84,34 @@ static enum hv_err fault(gfn_t gfn, uint32_t access)
     return err == HV_EAGAIN ? view->ops->fault(view, gfn_gpa(gfn), access) : err;
 }
 
-/* The guest on this processor reads or writes the first word of a page. */
-static enum hv_err guest_access(gfn_t gfn, bool write, uint64_t value)
+static bool allows(bool writable, bool executable, uint32_t access)
+{
+    return (writable || !(access & P2M_WRITE)) && (executable || !(access & P2M_EXEC));
+}
+
+/* The guest on this processor reads, writes or executes the first word of a page. */
+static enum hv_err guest_access(gfn_t gfn, uint32_t access, uint64_t value)
 {
     struct tlb_entry *entry = &tlb[env_cpu()][gfn.n];
+    bool write = access == P2M_WRITE;
     struct ref_mapping seen;
+    unsigned faults = 0;
     uint64_t *ptr;
 
-    while (!entry->valid || (write && !entry->writable)) {
+    while (!entry->valid || !allows(entry->writable, entry->executable, access)) {
         enum hv_err err;
 
-        if (ref_walk(view_root(), gfn_gpa(gfn).a, &seen) && (seen.writable || !write)) {
+        if (ref_walk(view_root(), gfn_gpa(gfn).a, &seen) &&
+            allows(seen.writable, seen.executable, access)) {
             assert_true(seen.user);
-            assert_true(seen.executable);
-            *entry = (struct tlb_entry){true, seen.writable, hpa_mfn(HPA(seen.pa))};
+            assert_true(test_env.small_code ? seen.order == ORDER_4K || !seen.executable
+                                            : seen.executable);
+            *entry =
+                (struct tlb_entry){true, seen.writable, seen.executable, hpa_mfn(HPA(seen.pa))};
             break;
         }
-        err = fault(gfn, write ? P2M_WRITE : P2M_READ);
+        assert_true(faults++ < 2);
+        err = fault(gfn, access);
         if (err != HV_OK) {
             return err;
         }
@@ -182,7 +193,7 @@ static void age(struct rng *rng)
     (void)view->ops->age(view, gfn, &batch);
     flush_batch_commit(&batch);
     assert_false(view->ops->age(view, gfn, &batch));
-    if (guest_access(gfn, false, 0) == HV_OK) {
+    if (guest_access(gfn, P2M_READ, 0) == HV_OK) {
         assert_true(view->ops->age(view, gfn, &batch));
         flush_batch_commit(&batch);
     }
@@ -201,10 +212,11 @@ static void random_operations(void **state)
     (void)state;
     rng_seed(&rng, env_seed("nested: random operations"));
     env_start(BASE, NR_FRAMES, NR_CPUS);
-    for (unsigned round = 0; round < 6; round++) {
+    for (unsigned round = 0; round < 12; round++) {
+        test_env.small_code = round >= 6;
         create(round % 3 != 0, round % 3 == 2 ? ORDER_4K : ORDER_2M, pages);
         rng_seed(&test_env.rng, rng_next(&rng));
-        test_env.fail_rate = round < 3 ? 0 : 4;
+        test_env.fail_rate = round % 6 < 3 ? 0 : 4;
         for (unsigned step = 0; step < 3000; step++) {
             gfn_t gfn = GFN(rng_below(&rng, WINDOW));
             enum hv_err err;
@@ -218,7 +230,7 @@ static void random_operations(void **state)
                 age(&rng);
                 break;
             default:
-                err = guest_access(gfn, rng_below(&rng, 2), rng_next(&rng));
+                err = guest_access(gfn, 1u << rng_below(&rng, 3), rng_next(&rng));
                 assert_true(err == (is_ram(gfn, pages) ? HV_OK : HV_ENOENT) ||
                             (err == HV_ENOMEM && test_env.fail_rate != 0));
                 break;
@@ -249,14 +261,14 @@ static void every_allocation_fails_once(void **state)
             create(large != 0, ORDER_2M, 4096);
             test_env.fail_after = after;
             failures = test_env.failures;
-            if (guest_access(GFN(0x400), true, 7) != HV_OK) {
+            if (guest_access(GFN(0x400), P2M_WRITE, 7) != HV_OK) {
                 failed++;
                 assert_int_equal(test_env.failures, failures + 1);
                 check_view();
             }
             test_env.fail_after = -1;
-            assert_int_equal(guest_access(GFN(0x400), true, 7), HV_OK);
-            assert_int_equal(guest_access(GFN(0x401), true, 8), HV_OK);
+            assert_int_equal(guest_access(GFN(0x400), P2M_WRITE, 7), HV_OK);
+            assert_int_equal(guest_access(GFN(0x401), P2M_WRITE, 8), HV_OK);
             check_view();
             destroy();
         }
@@ -300,6 +312,107 @@ static void overhead_is_bounded(void **state)
         assert_int_equal(stats.leaves_2m, large ? 127 : 0);
         /* Filling from nothing never flushes. */
         assert_int_equal(test_env.flushes, large ? 1 + 1 : 0);
+        destroy();
+    }
+    env_stop();
+}
+
+static void watch(gfn_t gfn, bool begin)
+{
+    struct flush_batch batch;
+    enum view_watch how;
+
+    flush_batch_init(&batch, p2m_flush_domain(p2m));
+    if (begin) {
+        assert_int_equal(view->ops->watch(view, gfn, true, &batch, &how), HV_OK);
+        assert_int_equal(how, WATCH_PIECE);
+    } else {
+        view->ops->unwatch(view, gfn, &batch);
+    }
+    flush_batch_commit(&batch);
+}
+
+static void expect_leaves(uint64_t small, uint64_t large, uint64_t huge)
+{
+    struct view_stats stats;
+
+    assert_true(view->ops->stats(view, &stats));
+    assert_int_equal(stats.leaves_4k, small);
+    assert_int_equal(stats.leaves_2m, large);
+    assert_int_equal(stats.leaves_1g, huge);
+    check_view();
+}
+
+/* Where no code may be in large leaves: one fault more for each page that is executed, none for others; a
+ * block becomes large again after sampling unless something in it is executed. */
+static void code_in_small_leaves(void **state)
+{
+    const gfn_t first = GFN(0x400);
+    uint64_t before;
+
+    (void)state;
+    env_start(BASE, NR_FRAMES, 1);
+    test_env.small_code = true;
+    create(true, ORDER_2M, 4096);
+    assert_int_equal(guest_access(first, P2M_WRITE, 1), HV_OK);
+    expect_leaves(0, 1, 0);
+    watch(gfn_add(first, 9), true);
+    expect_leaves(511, 0, 0);
+    watch(gfn_add(first, 9), false);
+    expect_leaves(0, 1, 0);
+    /* The block is there. */
+    assert_int_equal(guest_access(gfn_add(first, 5), P2M_EXEC, 0), HV_OK);
+    expect_leaves(512, 0, 0);
+    /* It is not. */
+    assert_int_equal(guest_access(gfn_add(first, 512 + 5), P2M_EXEC, 0), HV_OK);
+    expect_leaves(1024, 0, 0);
+    before = p2m_flush_domain(p2m)->flushes;
+    for (uint64_t i = 0; i < 1024; i++) {
+        struct ref_mapping seen;
+
+        assert_true(ref_walk(view_root(), gfn_gpa(gfn_add(first, i)).a, &seen) && seen.writable);
+        assert_int_equal(seen.executable, i % 512 == 5);
+    }
+    watch(gfn_add(first, 9), true);
+    watch(gfn_add(first, 9), false);
+    expect_leaves(1024, 0, 0);
+    watch(gfn_add(first, 5), true);
+    watch(gfn_add(first, 5), false);
+    expect_leaves(512, 1, 0);
+    assert_true(p2m_flush_domain(p2m)->flushes > before);
+    /* All of it is executed: it stays small none the less. */
+    for (uint64_t i = 0; i < 512; i++) {
+        assert_int_equal(guest_access(gfn_add(first, i), P2M_EXEC, 0), HV_OK);
+    }
+    watch(gfn_add(first, 9), true);
+    assert_int_equal(guest_access(gfn_add(first, 9), P2M_EXEC, 0), HV_OK);
+    watch(gfn_add(first, 9), false);
+    expect_leaves(1024, 0, 0);
+    destroy();
+    env_stop();
+}
+
+/* The block stays in the p2m, and its piece is entered later, where a table fails. */
+static void code_without_tables(void **state)
+{
+    (void)state;
+    env_start(BASE, NR_FRAMES, 1);
+    test_env.small_code = true;
+    for (unsigned touched = 0; touched < 2; touched++) {
+        create(true, ORDER_2M, 4096);
+        assert_int_equal(guest_access(GFN(0x600), P2M_WRITE, 1), HV_OK);
+        if (touched) {
+            assert_int_equal(guest_access(GFN(0x400), P2M_WRITE, 1), HV_OK);
+        }
+        test_env.fail_site = "pt.table";
+        test_env.fail_after = 0;
+        assert_int_equal(guest_access(GFN(0x401), P2M_EXEC, 0), HV_ENOMEM);
+        test_env.fail_after = -1;
+        test_env.fail_site = NULL;
+        expect_leaves(0, 2, 0);
+        assert_int_equal(guest_access(GFN(0x402), P2M_WRITE, 2), HV_OK);
+        assert_int_equal(guest_access(GFN(0x401), P2M_EXEC, 0), HV_OK);
+        expect_leaves(512, 1, 0);
         destroy();
     }
     env_stop();
@@ -407,7 +520,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_operations),     cmocka_unit_test(every_allocation_fails_once),
         cmocka_unit_test(overhead_is_bounded),   cmocka_unit_test(gigabyte_leaf_after_promotion),
-        cmocka_unit_test(several_vcpus_at_once),
+        cmocka_unit_test(several_vcpus_at_once), cmocka_unit_test(code_in_small_leaves),
+        cmocka_unit_test(code_without_tables),
     };
 
     return cmocka_run_group_tests_name("nested", tests, NULL, NULL);

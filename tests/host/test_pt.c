@@ -183,7 +183,7 @@ static void do_protect(struct rng *rng, struct flush_batch *batch)
     }
     pt_protect(&pt, WINDOW + r.first * PAGE_SIZE, r.nr * PAGE_SIZE, perm, batch);
     for (uint64_t i = r.first; i < r.first + r.nr; i++) {
-        model[i].attr.perm = model[i].present ? perm : 0;
+        model[i].attr.perm &= perm;
     }
 }
 

@@ -423,9 +423,11 @@ static void run(enum ref_mode m, unsigned steps)
 {
     static const uint64_t limits[] = {100000, 60};
 
-    for (unsigned i = 0; i < 8; i++) {
+    /* The last two: large pages, on a processor that must not execute from them. */
+    for (unsigned i = 0; i < 10; i++) {
         rng_seed(&shadowenv.rng, env_seed("shadow") * 1000 + m * 16 + i);
-        start(m, i & 1 ? 2 : 1, (i & 2) != 0, limits[i >> 2 & 1]);
+        start(m, i & 1 ? 2 : 1, (i & 2) != 0 || i >= 8, limits[i >> 2 & 1]);
+        test_env.small_code = i >= 8;
         walk_randomly(steps);
         printf("mode %d cpus %u: %llu accesses, %llu faults, %llu hidden, %llu devices, "
                "%llu emulated, %llu edits, %llu invlpg, %llu loads\n",

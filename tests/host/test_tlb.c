@@ -181,7 +181,7 @@ void msr_load(struct vcpu *v)
 
 void mitigate_switch(uint32_t vm)
 {
-    static const struct mitigate_plan plan = {MITIGATE_ACTIVE, MITIGATE_ACTIVE, MITIGATE_ACTIVE};
+    static const struct mitigate_plan plan = {MITIGATE_ACTIVE, MITIGATE_ACTIVE, MITIGATE_ACTIVE, false};
 
     if (mitigate_at_entry(&plan, &cache[env_cpu()].last, vm).l1_data) {
         cache[env_cpu()].contents = 0;
@@ -206,7 +206,7 @@ void memwait_or_stop(struct vcpu *v, uint64_t gpa)
     fail_msg("no memory");
 }
 
-unsigned memwait_nr_waiting;
+unsigned memwait_nr_in_line;
 
 uint32_t memwait_access(struct vcpu *v)
 {
@@ -214,9 +214,9 @@ uint32_t memwait_access(struct vcpu *v)
     return P2M_VCPU;
 }
 
-void memwait_served(struct vcpu *v)
+void memwait_served(struct vcpu *v, bool to_the_end)
 {
-    (void)v;
+    (void)v, (void)to_the_end;
 }
 
 void swapping_wait(struct vm *vm, struct vcpu *v, gfn_t gfn)
