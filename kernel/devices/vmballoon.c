@@ -19,6 +19,7 @@
 #include "kernel/lib/string.h"
 #include "kernel/log.h"
 #include "kernel/vm/ballooning.h"
+#include "kernel/vm/memwait.h"
 #include "kernel/vm/vm.h"
 #include "mm/env.h"
 #include "mm/p2m.h"
@@ -173,10 +174,12 @@ static enum status unlock_one(const struct call *c)
     return unlock_status(balloon_take(vm->balloon, vm->p2m, GFN(c->arg1), ORDER_4K, c->now_ns));
 }
 
-/* Copy the batch page. HV_ENOENT: no page to be used for it. HV_EAGAIN, HV_ENOMEM as p2m_get. */
+/* Copy the batch page. HV_ENOENT: no page to be used for it. HV_EAGAIN, HV_ENOMEM as p2m_get. The vCPU waits for
+ * its turn where the page is anywhere but in memory; but not once the work is done. */
 static enum hv_err copy_batch(const struct call *c, bool back)
 {
     struct p2m *p2m = c->d->vm->p2m;
+    uint32_t access = P2M_WRITE | (back ? 0 : memwait_access(c->v));
     size_t bytes = c->arg2 * sizeof(uint64_t);
     struct p2m_entry e;
     void *page;
@@ -185,7 +188,7 @@ static enum hv_err copy_batch(const struct call *c, bool back)
     if (e.state == P2M_BALLOONED) {
         return HV_ENOENT;
     }
-    enum hv_err err = p2m_get(p2m, GFN(c->arg1), P2M_WRITE, &page);
+    enum hv_err err = p2m_get(p2m, GFN(c->arg1), access, &page);
     if (err != HV_OK) {
         return err;
     }
@@ -233,8 +236,8 @@ static void do_batch(const struct call *c, bool lock, unsigned order)
     balloon_give_end(&giving);
 }
 
-/* *again: nothing was done; the whole command is to be repeated. */
-static enum status batch(const struct call *c, bool lock, unsigned order, bool *again)
+/* *lacks HV_EAGAIN or HV_ENOMEM: nothing was done; the whole command is to be repeated when there is the page. */
+static enum status batch(const struct call *c, bool lock, unsigned order, enum hv_err *lacks)
 {
     enum hv_err err;
 
@@ -243,7 +246,7 @@ static enum status batch(const struct call *c, bool lock, unsigned order, bool *
     }
     err = copy_batch(c, false);
     if (err != HV_OK) {
-        *again = err == HV_EAGAIN;
+        *lacks = err == HV_EAGAIN || err == HV_ENOMEM ? err : HV_OK;
         return lock_status(err);
     }
     do_batch(c, lock, order);
@@ -277,7 +280,7 @@ static bool is_known(const struct vmballoon *d, uint32_t command)
     }
 }
 
-static enum status run_command(const struct call *c, bool *again)
+static enum status run_command(const struct call *c, enum hv_err *lacks)
 {
     switch (c->command) {
     case CMD_LOCK:
@@ -285,19 +288,19 @@ static enum status run_command(const struct call *c, bool *again)
     case CMD_UNLOCK:
         return unlock_one(c);
     case CMD_BATCHED_LOCK:
-        return batch(c, true, ORDER_4K, again);
+        return batch(c, true, ORDER_4K, lacks);
     case CMD_BATCHED_UNLOCK:
-        return batch(c, false, ORDER_4K, again);
+        return batch(c, false, ORDER_4K, lacks);
     case CMD_BATCHED_2M_LOCK:
-        return batch(c, true, ORDER_2M, again);
+        return batch(c, true, ORDER_2M, lacks);
     case CMD_BATCHED_2M_UNLOCK:
-        return batch(c, false, ORDER_2M, again);
+        return batch(c, false, ORDER_2M, lacks);
     default:
         return STATUS_OK;
     }
 }
 
-static enum status carry_out(const struct call *c, bool *again)
+static enum status carry_out(const struct call *c, enum hv_err *lacks)
 {
     struct vm *vm = c->d->vm;
     enum status s;
@@ -314,7 +317,7 @@ static enum status carry_out(const struct call *c, bool *again)
         return STATUS_RESET;
     }
     ballooning_set_limits(vm);
-    s = run_command(c, again);
+    s = run_command(c, lacks);
     if (s == STATUS_OK && c->command != CMD_GUEST_ID) {
         c->v->gpr[GPR_RBX] =
             balloon_poll(vm->balloon, vm->p2m, c->command == CMD_GET_TARGET, c->now_ns);
@@ -327,7 +330,7 @@ static enum hv_err access_port(void *dev, struct vcpu *v, uint64_t offset, unsig
 {
     struct vmballoon *d = dev;
     struct call c = {.d = d, .v = v};
-    bool again = false;
+    enum hv_err lacks = HV_OK;
 
     (void)offset;
     if (write) {
@@ -348,9 +351,9 @@ static enum hv_err access_port(void *dev, struct vcpu *v, uint64_t offset, unsig
     c.arg1 = v->gpr[GPR_RBX];
     c.arg2 = v->gpr[GPR_RSI];
     c.now_ns = clock_now_ns();
-    *value = carry_out(&c, &again);
+    *value = carry_out(&c, &lacks);
     __atomic_store_n(&d->busy, false, __ATOMIC_RELEASE);
-    return again ? HV_EAGAIN : HV_OK;
+    return lacks;
 }
 
 /* ---- Life ---- */

@@ -207,6 +207,7 @@ static enum hv_err serve_one(struct vmmio *m, unsigned queue)
     if (m->ops->ready != NULL && !m->ops->ready(m->dev, queue)) {
         return HV_EBUSY;
     }
+    s->ring.how = memwait_access_thread(&m->hope);
     err = vring_pop(&s->ring, c, !s->ranges);
     if (err != HV_OK) {
         return err;
@@ -246,6 +247,7 @@ static void pay(struct vmmio *m, unsigned queue)
     struct ring_state *s = &m->ring[queue];
 
     while (s->owed && vmmio_queue_ready(m, queue) && is_live(m)) {
+        s->ring.how = memwait_access_thread(&m->hope);
         enum hv_err err = vring_map(&s->ring);
 
         if (err == HV_OK) {
@@ -273,6 +275,7 @@ static void serve_queue(struct vmmio *m, unsigned queue)
     if (!vmmio_queue_ready(m, queue) || m->ring[queue].owed) {
         return;
     }
+    r->how = memwait_access_thread(&m->hope);
     enum hv_err err = vring_map(r);
     if (err == HV_OK) {
         vring_notify(r, false);

@@ -5,6 +5,7 @@
 #include "kernel/lib/printf.h"
 #include "kernel/lib/string.h"
 #include "kernel/vm/guestmem.h"
+#include "mm/p2m.h"
 
 #define DESC_NEXT 1u
 #define DESC_WRITE 2u
@@ -108,7 +109,8 @@ static void unmap_area(struct vring *r, struct vring_area *a)
 /* Pin the page of gpa. HV_ENOENT became HV_EINVAL with the reason, other errors name the page. */
 static enum hv_err pin_page(struct vring *r, uint64_t gpa, bool write, struct vring_pin *p)
 {
-    enum hv_err err = guestmem_pin(r->vm, GPA(gpa), write, &p->page);
+    enum hv_err err =
+        guestmem_pin(r->vm, GPA(gpa), r->how | (write ? P2M_WRITE : P2M_READ), &p->page);
 
     p->gfn = gpa_gfn(GPA(gpa));
     if (err == HV_ENOENT) {

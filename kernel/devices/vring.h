@@ -44,6 +44,7 @@ struct vring {
     /* The device thread's. */
     uint16_t next_avail; /* index of the next head to take */
     uint16_t next_used;
+    uint32_t how;            /* it asks for pages (P2M_LINE, p2m_get); set by its transport */
     gfn_t lacking;           /* after HV_EAGAIN, HV_ENOMEM, HV_EIO: the page */
     char why[VRING_WHY_MAX]; /* after HV_EINVAL */
 };

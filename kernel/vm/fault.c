@@ -103,7 +103,7 @@ enum exit_action fault_slow(struct vcpu *v, struct vm_exit *exit)
 
     if ((exit->mem.access & P2M_WRITE) && !(how & P2M_LINE) && !exit->mem.table_walk &&
         v->interrupted.type == EVENT_NONE && overwrite_page(v, exit)) {
-        memwait_served(v);
+        memwait_served(v, true);
         return ACT_LEAVE;
     }
     enum hv_err err = view->ops->fault(view, exit->mem.gpa, access_of(exit) | how);

@@ -110,16 +110,14 @@ enum hv_err guestmem_write(struct vm *vm, gpa_t gpa, const void *src, size_t len
     return for_pages(vm, gpa, len, OP_WRITE, 0, NULL, src);
 }
 
-enum hv_err guestmem_pin(struct vm *vm, gpa_t gpa, bool write, void **page)
+enum hv_err guestmem_pin(struct vm *vm, gpa_t gpa, uint32_t access, void **page)
 {
-    return p2m_get(vm->p2m, gpa_gfn(gpa), write ? P2M_WRITE : P2M_READ, page);
+    return p2m_get(vm->p2m, gpa_gfn(gpa), access, page);
 }
 
 enum hv_err guestmem_pin_by(struct vcpu *v, gpa_t gpa, bool write, void **page)
 {
-    uint32_t access = memwait_access(v) | (write ? P2M_WRITE : P2M_READ);
-
-    return p2m_get(v->vm->p2m, gpa_gfn(gpa), access, page);
+    return guestmem_pin(v->vm, gpa, memwait_access(v) | (write ? P2M_WRITE : P2M_READ), page);
 }
 
 void guestmem_unpin(struct vm *vm, gpa_t gpa, void *page)
@@ -204,7 +202,8 @@ static void *own_pinned(void *ctx, void *slot)
         if ((uintptr_t)t->page[i] == (uintptr_t)slot - offset) {
             char *page = pin_table(t, t->gfn[i], P2M_WRITE | P2M_WALK);
 
-            return page != NULL ? page + offset : NULL;
+            /* Two tables of this walk may share a frame: once they do not, the walk finds the right one. */
+            return page != NULL && page == t->page[i] ? page + offset : NULL;
         }
     }
     return NULL;

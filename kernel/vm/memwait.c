@@ -3,7 +3,8 @@
  * The queue of vCPUs that wait for memory; see memwait.h. It is in the order in which they began to want
  * their page. A vCPU keeps its place when it is woken for other things, or when the frame that it was
  * woken for went elsewhere: nobody starves. While somebody waits, accesses that need a frame queue up
- * behind (P2M_LINE). Callers: exit handlers, the server (balance.c).
+ * behind (P2M_LINE). Callers: exit handlers, guestmem.c and softmmu.c (how to ask), run.c, devices' threads
+ * (vmmio.c), balance.c and swapping.c (to serve).
  */
 #include "kernel/vm/memwait.h"
 
@@ -18,18 +19,21 @@
 #define HOPE_NS 10000000000ull  /* without hope for so long, none will come */
 #define PLENTY 64u              /* frames besides those that are waited for */
 #define RECENT_NS 1000000000ull /* a wait that ended longer ago was another one */
+#define TURN_EXITS 8u /* tables, code, data: what one instruction may lack, one after the other */
 
 struct waiter {
     struct list node;
     uint64_t since_ns;
     struct thread *thread;
     struct vcpu *v; /* NULL: a thread that works for a VM */
+    unsigned *turn; /* its own, or its hope's */
     bool goes;      /* it was told that there is a frame: it holds up nobody; lock */
 };
 
 static struct spinlock lock = SPINLOCK_INIT(RANK_WAITQ, "memory waiters"); /* irqsave */
 static struct list waiters = LIST_INIT(waiters);                           /* lock */
 unsigned memwait_nr_waiting;          /* written under lock, read at any time */
+unsigned memwait_nr_in_line;          /* likewise */
 static uint64_t nr_waits, longest_ns; /* likewise */
 static bool served;                   /* atomic, set once */
 
@@ -47,6 +51,27 @@ void memwait_serving(void)
 
 /* ---- The queue ---- */
 
+/* Whoever is blocked waits for more than a frame. */
+static bool wants_only_frames(const struct waiter *w)
+{
+    return w->v == NULL || !reclaim_is_blocked(w->v->vm->p2m);
+}
+
+/* How many wait in vain, whose turn comes before others'? The lock is held. */
+static unsigned count_line(void)
+{
+    struct list *pos;
+    unsigned nr = 0;
+
+    list_for_each (pos, &waiters) {
+        const struct waiter *w = list_entry(pos, struct waiter, node);
+
+        nr += !w->goes && wants_only_frames(w);
+    }
+    __atomic_store_n(&memwait_nr_in_line, nr, __ATOMIC_RELAXED);
+    return nr;
+}
+
 /* Behind all who began before; the lock is held. */
 static void enter(struct waiter *w)
 {
@@ -58,6 +83,23 @@ static void enter(struct waiter *w)
     list_add(pos, &w->node);
     __atomic_store_n(&memwait_nr_waiting, memwait_nr_waiting + 1, __ATOMIC_RELAXED);
     __atomic_store_n(&nr_waits, nr_waits + 1, __ATOMIC_RELAXED);
+    (void)count_line();
+}
+
+/* What was asked while it was still in its section wakes nobody. The lock was the fence (vcpu_request). */
+static void sleep(const struct waiter *w)
+{
+    uint32_t request = w->v != NULL ? __atomic_load_n(&w->v->request, __ATOMIC_RELAXED) : 0;
+
+    if (request & VCPU_REQ_THREAD) {
+        return;
+    }
+    /* Other requests stay until a section begins, which may take memory (softmmu_ready). */
+    if ((request & ~VCPU_REQ_MMU) || !__atomic_load_n(&served, __ATOMIC_ACQUIRE)) {
+        thread_sleep_ns(MEMWAIT_TICK_NS);
+    } else {
+        thread_block();
+    }
 }
 
 static void queue_up(struct waiter *w)
@@ -70,17 +112,12 @@ static void queue_up(struct waiter *w)
     if (first) {
         balance_wake();
     }
-    if (w->v != NULL && (__atomic_load_n(&w->v->request, __ATOMIC_RELAXED) & VCPU_REQ_STOP)) {
-        /* Asked while it was still in its section: nobody wakes it for that. */
-    } else if (__atomic_load_n(&served, __ATOMIC_ACQUIRE)) {
-        thread_block();
-    } else {
-        thread_sleep_ns(MEMWAIT_TICK_NS);
-    }
+    sleep(w);
     now = clock_now_ns();
     flags = spin_lock_irqsave(&lock);
     list_del(&w->node);
     __atomic_store_n(&memwait_nr_waiting, memwait_nr_waiting - 1, __ATOMIC_RELAXED);
+    (void)count_line();
     if (now - w->since_ns > longest_ns) {
         __atomic_store_n(&longest_ns, now - w->since_ns, __ATOMIC_RELAXED);
     }
@@ -89,42 +126,39 @@ static void queue_up(struct waiter *w)
 
 static void wait(struct vcpu *v)
 {
-    struct waiter w = {.since_ns = v->memory_wait.since_ns, .thread = v->thread, .v = v};
+    struct waiter w = {.since_ns = v->memory_wait.since_ns,
+                       .thread = v->thread,
+                       .v = v,
+                       .turn = &v->memory_wait.turn};
     uint64_t start = clock_now_ns();
 
-    v->memory_wait.turn = v->memory_wait.turn_used = false;
+    v->memory_wait.turn = 0;
+    v->memory_wait.turn_used = false;
     queue_up(&w);
     v->memory_wait.until_ns = clock_now_ns();
     __atomic_fetch_add(&v->stalled_ns, v->memory_wait.until_ns - start, __ATOMIC_RELAXED);
-}
-
-/* Whoever is blocked waits for more than a frame. */
-static bool wants_only_frames(const struct waiter *w)
-{
-    return w->v == NULL || !reclaim_is_blocked(w->v->vm->p2m);
 }
 
 /* Does anybody wait in vain, whose turn comes before others'? */
 static bool is_anybody_in_line(void)
 {
     uint64_t flags;
-    struct list *pos;
-    bool any = false;
+    unsigned nr;
 
     if (likely(!memwait_pending())) {
         return false;
     }
     flags = spin_lock_irqsave(&lock);
-    list_for_each (pos, &waiters) {
-        const struct waiter *w = list_entry(pos, struct waiter, node);
-
-        any |= !w->goes && wants_only_frames(w);
-    }
+    nr = count_line();
     spin_unlock_irqrestore(&lock, flags);
-    return any;
+    return nr != 0;
 }
 
-/* Now and then everybody is woken, so that who has no hope left ends. */
+/*
+ * Now and then everybody is woken, so that who has no hope left ends. Then the first may take what there is,
+ * even if there seems to be nothing: single frames may lie in processors' caches, which only an allocation
+ * empties that finds nothing elsewhere.
+ */
 void memwait_serve(void)
 {
     static uint64_t all_woken_ns; /* lock */
@@ -134,18 +168,20 @@ void memwait_serve(void)
     struct list *pos;
 
     all_woken_ns = all ? now : all_woken_ns;
+    nr = all ? MAX(nr, 1ull) : nr;
     list_for_each (pos, &waiters) {
         struct waiter *w = list_entry(pos, struct waiter, node);
 
         w->goes = nr != 0 && wants_only_frames(w);
         nr -= w->goes;
-        if (w->goes && w->v != NULL) {
-            w->v->memory_wait.turn = true;
+        if (w->goes) {
+            *w->turn = TURN_EXITS;
         }
         if (w->goes || all) {
             thread_wake(w->thread);
         }
     }
+    (void)count_line();
     spin_unlock_irqrestore(&lock, flags);
 }
 
@@ -202,8 +238,9 @@ void memwait_or_stop(struct vcpu *v, uint64_t gpa)
 bool memwait_nap(struct memwait_hope *hope)
 {
     uint64_t now = clock_now_ns();
-    struct waiter w = {.thread = thread_current()};
+    struct waiter w = {.thread = thread_current(), .turn = &hope->turn};
 
+    hope->turn = 0;
     if (hope->since_ns == 0) {
         *hope = (struct memwait_hope){.since_ns = now, .hope_ns = now};
     }
@@ -225,22 +262,35 @@ static bool is_plenty(void)
            2ull * __atomic_load_n(&memwait_nr_waiting, __ATOMIC_RELAXED) + PLENTY;
 }
 
-uint32_t memwait_access(struct vcpu *v)
+static bool has_to_queue(bool turn)
 {
-    bool in_line;
-
-    v->memory_wait.turn_used = v->memory_wait.turn;
-    in_line = !v->memory_wait.turn && is_anybody_in_line();
-    if (unlikely(in_line) && is_plenty()) {
-        memwait_serve();
-        in_line = false;
+    if (turn || likely(!is_anybody_in_line())) {
+        return false;
     }
-    return in_line || reclaim_is_blocked(v->vm->p2m) ? P2M_VCPU | P2M_LINE : P2M_VCPU;
+    if (is_plenty()) {
+        memwait_serve();
+        return false;
+    }
+    return true;
 }
 
-void memwait_served(struct vcpu *v)
+uint32_t memwait_access(struct vcpu *v)
+{
+    v->memory_wait.turn_used = v->memory_wait.turn != 0;
+    return has_to_queue(v->memory_wait.turn_used) || reclaim_is_blocked(v->vm->p2m)
+               ? P2M_VCPU | P2M_LINE
+               : P2M_VCPU;
+}
+
+uint32_t memwait_access_thread(const struct memwait_hope *hope)
+{
+    return has_to_queue(hope->turn != 0) ? P2M_LINE : 0;
+}
+
+void memwait_served(struct vcpu *v, bool to_the_end)
 {
     if (unlikely(v->memory_wait.turn_used)) {
-        v->memory_wait.turn = v->memory_wait.turn_used = false;
+        v->memory_wait.turn = to_the_end ? 0 : v->memory_wait.turn - 1;
+        v->memory_wait.turn_used = false;
     }
 }

@@ -7,6 +7,7 @@
  */
 #include "kernel/emul/emul.h"
 #include "kernel/vm/exit.h"
+#include "kernel/vm/memwait.h"
 
 #define ROUND 512u
 
@@ -78,6 +79,9 @@ enum exit_action realmode_exit(struct vcpu *v, struct vm_exit *exit)
             break;
         } else {
             action = step(v);
+        }
+        if (action == ACT_RESUME) {
+            memwait_served(v, true);
         }
         if (action == ACT_RESUME && !event_prepare(v)) {
             break;

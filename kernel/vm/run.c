@@ -181,18 +181,14 @@ static bool runnable(struct vcpu *v)
 static bool may_sleep(struct vcpu *v)
 {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    return !(__atomic_load_n(&v->request, __ATOMIC_RELAXED) &
-             (VCPU_REQ_STOP | VCPU_REQ_INIT | VCPU_REQ_SIPI)) &&
-           !runnable(v);
+    return !(__atomic_load_n(&v->request, __ATOMIC_RELAXED) & VCPU_REQ_THREAD) && !runnable(v);
 }
 
 static void dispatch_slow(struct vcpu *v, struct vm_exit *exit, enum exit_action action)
 {
     if (action == ACT_SLOW) {
         action = exit_table[exit->kind].slow(v, exit);
-        if (action == ACT_RESUME) {
-            memwait_served(v);
-        }
+        memwait_served(v, action == ACT_RESUME);
     }
     v->exits[exit->kind].ticks += rdtsc() - v->exit_tsc;
     if (action == ACT_YIELD || sched_need_resched()) {

@@ -301,7 +301,9 @@ void swapping_wait(struct vm *vm, struct vcpu *v, gfn_t gfn)
     uint64_t start = clock_now_ns();
 
     waitq_prepare(q);
-    if (!swap_may_retry(vm->p2m, gfn)) {
+    /* A request of its last section wakes nobody; the queue's lock was the fence (vcpu_request). */
+    if (!swap_may_retry(vm->p2m, gfn) &&
+        (v == NULL || !(__atomic_load_n(&v->request, __ATOMIC_RELAXED) & VCPU_REQ_THREAD))) {
         thread_block();
     }
     waitq_finish(q);

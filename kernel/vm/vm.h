@@ -105,8 +105,9 @@ struct vcpu {
         uint64_t until_ns;      /* when it ended */
         uint64_t hope_ns;       /* when there was hope last */
         uint64_t gpa, rip, rcx; /* what it was for */
-        bool turn;              /* it is this vCPU's turn to take a frame */
-        bool turn_used;         /* and the exit under way has asked for pages meanwhile */
+        unsigned turn;  /* exits for which it may take frames before others: set by memwait_serve
+                                 * under its lock while this vCPU is queued, else the thread's */
+        bool turn_used; /* the exit under way has asked for pages as one of them */
     } memory_wait;
     struct shadow_cpu shadow;  /* software MMU only: kernel/vm/softmmu.c */
     uint64_t pdptr[4];         /* likewise: PAE's top-level entries as the guest loaded them */
@@ -126,6 +127,8 @@ struct vcpu {
 #define VCPU_REQ_SIPI 0x8u  /* start-up message received */
 #define VCPU_REQ_NMI 0x10u
 #define VCPU_REQ_MMU 0x20u /* the root of the shadow tables is out of date (softmmu.c) */
+/* What the thread does between sections: it must not go to sleep over these. */
+#define VCPU_REQ_THREAD (VCPU_REQ_STOP | VCPU_REQ_INIT | VCPU_REQ_SIPI)
 
 struct vm {
     uint32_t id; /* 1.. ; owner id in the frame table; never reused while frames remain */

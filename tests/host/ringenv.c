@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernel/vm/guestmem.h"
+#include "mm/p2m.h"
 #include "tests/host/check.h"
 
 struct ringenv ringenv;
@@ -35,14 +36,16 @@ static bool fails(void)
     return fail;
 }
 
-enum hv_err guestmem_pin(struct vm *vm, gpa_t gpa, bool write, void **page)
+enum hv_err guestmem_pin(struct vm *vm, gpa_t gpa, uint32_t access, void **page)
 {
     uint64_t gfn = gpa.a >> PAGE_SHIFT;
 
     (void)vm;
-    (void)write;
     if (gfn >= RINGENV_PAGES || ringenv.page[gfn] == NULL) {
         return HV_ENOENT;
+    }
+    if ((access & P2M_LINE) && ringenv.away) {
+        return HV_ENOMEM;
     }
     if (fails()) {
         return ringenv.fail_with ? ringenv.fail_with : gfn % 2 ? HV_EAGAIN : HV_ENOMEM;

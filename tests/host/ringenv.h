@@ -20,6 +20,7 @@ struct ringenv {
     enum hv_err fail_with; /* ... with this (HV_OK: HV_EAGAIN or HV_ENOMEM) ... */
     uint64_t random;       /* ... by this */
     unsigned failures;
+    bool away; /* all pages take a frame */
 };
 extern struct ringenv ringenv;
 

@@ -38,6 +38,13 @@ static struct vmballoon *device;
 static bus_access_t port;
 static void *port_dev;
 static uint64_t now;
+static bool in_line; /* others wait for memory */
+
+uint32_t memwait_access(struct vcpu *v)
+{
+    (void)v;
+    return in_line ? P2M_VCPU | P2M_LINE : P2M_VCPU;
+}
 
 /* ---- Surroundings of the device ---- */
 
@@ -113,6 +120,18 @@ static uint64_t call_by(struct vcpu *v, uint64_t command, uint64_t arg1, uint64_
     v->gpr[GPR_RSI] = arg2;
     assert_int_equal(port(port_dev, v, 0, 4, false, &value), HV_OK);
     return value;
+}
+
+/* A call that is to be made once more. */
+static enum hv_err call_in_vain(uint64_t command, uint64_t arg1, uint64_t arg2)
+{
+    uint64_t value;
+
+    vcpu.gpr[GPR_RAX] = MAGIC;
+    vcpu.gpr[GPR_RCX] = command;
+    vcpu.gpr[GPR_RBX] = arg1;
+    vcpu.gpr[GPR_RSI] = arg2;
+    return port(port_dev, &vcpu, 0, 4, false, &value);
 }
 
 static uint64_t call(uint64_t command, uint64_t arg1, uint64_t arg2)
@@ -570,7 +589,7 @@ static void others_and_failures(void **state)
     touch(2048, 1);
     test_env.fail_rate = 1;
     assert_int_equal(call(2, 2050, 1), 8);
-    assert_int_equal(call(6, 3000, 1), 8);
+    assert_int_equal(call_in_vain(6, 3000, 1), HV_ENOMEM);
     struct vmballoon *no_device;
     struct balloon *no_balloon;
 
@@ -578,6 +597,31 @@ static void others_and_failures(void **state)
     assert_int_equal(balloon_create(VM_ID, &no_balloon), HV_ENOMEM);
     test_env.fail_rate = 0;
     assert_int_equal(call(2, 2050, 1), 0);
+    stop();
+}
+
+/* The batch's page is the guest's choice: one that is not in memory waits its turn for a frame, as the vCPU's other
+ * accesses do. */
+static void batch_waits_its_turn(void **state)
+{
+    struct p2m_counters before, after;
+
+    (void)state;
+    start();
+    start_driver();
+    touch(1041, 0);
+    p2m_counters(vm.p2m, &before);
+    in_line = true;
+    for (uint64_t gfn = 3000; gfn < 3010; gfn++) {
+        assert_int_equal(call_in_vain(7, gfn, 1), HV_ENOMEM);
+    }
+    p2m_counters(vm.p2m, &after);
+    assert_int_equal(after.consumed, before.consumed);
+    entries[0] = 700 << 12;
+    assert_int_equal(send(6, 1041, 1), 0);
+    assert_int_equal(entries[0] & 0x1f, 0);
+    in_line = false;
+    assert_int_equal(call(7, 3000, 1), 0);
     stop();
 }
 
@@ -666,6 +710,7 @@ int main(void)
         cmocka_unit_test(batches),
         cmocka_unit_test(others_and_failures),
         cmocka_unit_test(restart_in_between),
+        cmocka_unit_test(batch_waits_its_turn),
         cmocka_unit_test(virtio_is_not_reset),
         cmocka_unit_test(other_balloons),
     };

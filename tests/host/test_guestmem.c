@@ -28,7 +28,6 @@
 #define DATA 0x20000u
 
 struct cpu_features cpu_features = {.phys_bits = 40};
-unsigned memwait_nr_waiting;
 static struct vm vm;
 static struct vcpu vcpu = {.vm = &vm}, *const v = &vcpu;
 static struct guest_paging paging;
@@ -137,7 +136,7 @@ static enum hv_err fetch(void)
 static enum hv_err pin(uint64_t gpa, bool write, bool by_device)
 {
     void *page;
-    enum hv_err err = by_device ? guestmem_pin(&vm, GPA(gpa), write, &page)
+    enum hv_err err = by_device ? guestmem_pin(&vm, GPA(gpa), write ? P2M_WRITE : P2M_READ, &page)
                                 : guestmem_pin_by(v, GPA(gpa), write, &page);
 
     if (err == HV_OK) {

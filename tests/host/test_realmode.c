@@ -23,6 +23,7 @@
 #include "kernel/lib/rng.h"
 #include "kernel/vm/exit.h"
 #include "kernel/vm/guestmem.h"
+#include "kernel/vm/memwait.h"
 #include "tests/host/fakevm.h"
 #include "tests/host/flatmem.h"
 
@@ -38,7 +39,7 @@ static bool enterable;        /* what the processor says; else: protected mode, 
 static struct event queue;    /* what event_prepare has queued */
 static struct event to_queue; /* what it will */
 static char said[256];        /* bytes written to OUT_PORT */
-static unsigned nr_said, steps;
+static unsigned nr_said, steps, served;
 static bool random_code; /* whatever it does is all right */
 static struct rng rng;
 
@@ -63,6 +64,13 @@ enum hv_err cr_write(struct vcpu *cpu, unsigned cr, uint64_t value)
 {
     (void)cpu, (void)cr, (void)value;
     abort();
+}
+
+void memwait_served(struct vcpu *cpu, bool to_the_end)
+{
+    (void)cpu;
+    assert_true(to_the_end);
+    served++;
 }
 
 enum exit_action exit_again(struct vcpu *cpu, enum hv_err err)
@@ -278,6 +286,7 @@ static void fresh(void)
     again = enterable = false;
     queue.type = to_queue.type = EVENT_NONE;
     nr_said = steps = 0;
+    served = 0;
 }
 
 static void run_loaded(void)
@@ -517,6 +526,7 @@ static void test_big_real_mode(void **state)
     RUN(big);
     assert_int_equal(v->gpr[GPR_RCX], 0x12345678);
     assert_int_equal(memory[0x180000], 0x78);
+    assert_true(served >= 20); /* a turn to take frames ends with each instruction */
     assert_int_equal(fake.segs[0][SEG_FS].limit, UINT32_MAX);
     assert_int_equal(fake.segs[0][SEG_FS].base, 0);
     assert_int_equal(fake.segs[0][SEG_ES].base, 0x90000);

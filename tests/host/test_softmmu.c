@@ -106,12 +106,12 @@ enum exit_action fault_failed(struct vcpu *u, gpa_t gpa, enum hv_err err)
     return ACT_LEAVE;
 }
 
-unsigned memwait_nr_waiting;
+unsigned memwait_nr_in_line;
 
 uint32_t memwait_access(struct vcpu *u)
 {
     (void)u;
-    return memwait_pending() ? P2M_VCPU | P2M_LINE : P2M_VCPU;
+    return memwait_nr_in_line != 0 ? P2M_VCPU | P2M_LINE : P2M_VCPU;
 }
 
 void memwait_or_stop(struct vcpu *u, uint64_t gpa)
@@ -280,13 +280,13 @@ static void faults(void **state)
     assert_int_equal(now.access, GWALK_WRITE | GWALK_AC);
 
     /* Whoever waits for frames comes first. */
-    memwait_nr_waiting = 1;
+    memwait_nr_in_line = 1;
     (void)fault(0);
     assert_int_equal(now.how, P2M_FAST | P2M_LINE);
     v->in_guest = 0;
     (void)fault(0);
     assert_int_equal(now.how, P2M_VCPU | P2M_LINE);
-    memwait_nr_waiting = 0;
+    memwait_nr_in_line = 0;
     v->in_guest = 1;
 
     now.gpa = GPA(0xfee00000);

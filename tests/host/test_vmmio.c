@@ -171,10 +171,22 @@ static void test_rng(void **state)
     ringenv.fail_one = 0;
     assert_int_equal(used_index(0), 52);
     assert_true(host.waits > 50);
+    /* Others are in line for memory, and every page takes a frame: one wait for the ring and one for each chain. */
+    host.in_line = ringenv.away = true;
+    host.waits = 0;
+    offer(0, 2);
+    assert_int_equal(host.waits, 1);
+    offer(0, 2);
+    assert_int_equal(host.waits, 2);
+    ringenv.away = false;
+    offer(0, 2);
+    assert_int_equal(host.waits, 2);
+    host.in_line = false;
+    assert_int_equal(used_index(0), 55);
     struct vmmio_state s;
     vmmio_state(m, &s);
     assert_string_equal(s.driver, "ready");
-    assert_int_equal(s.served, 52);
+    assert_int_equal(s.served, 55);
     /* A request for nothing is a lie. */
     desc(0, 2, DATA, 0, 2, 0);
     offer(0, 2);

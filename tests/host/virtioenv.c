@@ -92,11 +92,17 @@ void swapping_failed(struct vm *vm, gfn_t gfn)
     abort();
 }
 
+/* Others are in line until they were waited for. */
+uint32_t memwait_access_thread(const struct memwait_hope *hope)
+{
+    return host.in_line && hope->turn == 0 ? P2M_LINE : 0;
+}
+
 bool memwait_nap(struct memwait_hope *hope)
 {
-    (void)hope;
     assert_int_equal(ringenv.pins, 0);
     host.waits++;
+    hope->turn = 1;
     return !host.hopeless;
 }
 

@@ -51,6 +51,7 @@ struct virtioenv {
     bool line[24];
     unsigned wakes, waits, sleeps;
     bool hopeless;
+    bool in_line; /* others wait for memory */
     /* Console. */
     size_t log_room,
         logged; /* so many bytes until the log is behind, 0: never; up to where it was */
