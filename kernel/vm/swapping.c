@@ -191,7 +191,7 @@ static void reap(void)
 enum round {
     ROUND_IDLE,  /* nobody owes anything that can be taken */
     ROUND_TAKEN, /* there may be more */
-    ROUND_WAIT   /* all batches are under way */
+    ROUND_WAIT   /* what there is is under way */
 };
 
 /* Reads go before writes, unless somebody waits for what the writes set free. */

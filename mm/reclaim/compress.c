@@ -2,7 +2,7 @@
 /*
  * The cache of compressed pages; see compress.h. In the record of one of its frames, refs says which
  * pieces are taken (bits 0 to 3), whether they are quarters (bit 4), which chain it is in (bit 5), and
- * whether a batch has its pages, on their way to the store (bit 6).
+ * which pieces a batch has, on their way to the store (bits 6 to 9).
  */
 #include "mm/reclaim/compress.h"
 
@@ -21,7 +21,7 @@
 #define REFS_PIECES 0x0fu
 #define REFS_QUARTERS 0x10u
 #define REFS_FULL 0x20u
-#define REFS_LEAVING 0x40u
+#define REFS_LEAVING_SHIFT 6
 
 _Static_assert(LZ4_STREAM_MINSIZE <= ZIP_STATE_BYTES, "LZ4's state");
 
@@ -90,6 +90,12 @@ static bool is_full(uint32_t refs)
 static uint32_t piece_bit(uint64_t place, uint32_t refs)
 {
     return 1u << (refs & REFS_QUARTERS ? place & 3 : (place & 3) / 2);
+}
+
+/* The pieces that are taken, and in no batch. */
+static uint32_t resting(uint32_t refs)
+{
+    return refs & ~(refs >> REFS_LEAVING_SHIFT) & REFS_PIECES;
 }
 
 /* ---- Chains ---- */
@@ -223,14 +229,15 @@ void zip_get(struct p2m *p, uint64_t place, void *page)
 bool zip_drop(struct p2m *p, uint64_t place)
 {
     mfn_t mfn = place_frame(place);
-    uint32_t refs;
+    uint32_t refs, bit;
 
     if (place & FILLED) {
         return false;
     }
     refs = frame_of(mfn)->refs;
+    bit = piece_bit(place, refs);
     p->zip.pages--;
-    refs &= ~piece_bit(place, refs);
+    refs &= ~(bit | bit << REFS_LEAVING_SHIFT);
     if (refs & REFS_PIECES) {
         chain_move(&p->zip, mfn, refs);
         return false;
@@ -242,13 +249,13 @@ bool zip_drop(struct p2m *p, uint64_t place)
     return true;
 }
 
-static unsigned pages_of(uint32_t frame, gfn_t *gfn)
+static unsigned pages_of(uint32_t frame, uint32_t pieces, gfn_t *gfn)
 {
     uint32_t refs = frame_table[frame].refs;
     unsigned nr = 0, step = 4 / nr_pieces(refs);
 
     for (unsigned i = 0; i < nr_pieces(refs); i++) {
-        if (refs >> i & 1) {
+        if (pieces >> i & 1) {
             gfn[nr++] = GFN(header_of((uint64_t)frame << 2 | i * step) & GFN_MASK);
         }
     }
@@ -262,14 +269,13 @@ unsigned zip_oldest(struct p2m *p, gfn_t *gfn, unsigned most)
 
     for (unsigned k = 0; k < ARRAY_SIZE(heads); k++) {
         for (uint32_t at = heads[k]; at != FRAME_LINK_NONE; at = frame_table[at].next) {
-            if (frame_table[at].refs & REFS_LEAVING) {
-                continue;
-            }
+            uint32_t pieces = resting(frame_table[at].refs);
+
             if (nr + nr_pieces(frame_table[at].refs) > most) {
                 return nr;
             }
-            frame_table[at].refs |= REFS_LEAVING;
-            nr += pages_of(at, &gfn[nr]);
+            frame_table[at].refs |= pieces << REFS_LEAVING_SHIFT;
+            nr += pages_of(at, pieces, &gfn[nr]);
         }
     }
     return nr;
@@ -277,11 +283,11 @@ unsigned zip_oldest(struct p2m *p, gfn_t *gfn, unsigned most)
 
 void zip_stays(struct p2m *p, uint64_t place)
 {
-    /* The page may have gone meanwhile, and its frame as well. */
-    struct frame *f = place & FILLED ? NULL : frame_of(place_frame(place));
+    struct frame *f = frame_of(place_frame(place));
 
-    if (f != NULL && f->use == FRAME_ZIP && f->owner == p->owner) {
-        f->refs &= ~REFS_LEAVING;
+    (void)p;
+    if (!(place & FILLED)) {
+        f->refs &= ~(piece_bit(place, f->refs) << REFS_LEAVING_SHIFT);
     }
 }
 
@@ -345,7 +351,8 @@ static bool audit_chain(const struct p2m *p, uint32_t head, uint32_t want, uint6
 
         if (f->use != FRAME_ZIP || f->owner != p->owner || f->prev != prev ||
             (f->refs & (want & REFS_FULL ? REFS_FULL : REFS_FULL | REFS_QUARTERS)) != want ||
-            is_full(f->refs) != ((want & REFS_FULL) != 0) || (f->refs & REFS_PIECES) == 0) {
+            is_full(f->refs) != ((want & REFS_FULL) != 0) || (f->refs & REFS_PIECES) == 0 ||
+            (f->refs >> REFS_LEAVING_SHIFT & (p->io == 0 ? REFS_PIECES : ~f->refs)) != 0) {
             return false;
         }
         ++*frames;

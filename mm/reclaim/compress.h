@@ -61,9 +61,9 @@ bool zip_drop(struct p2m *p, uint64_t place);
  * something changed; look again. HV_EAGAIN: off the fast path, please. HV_ENOMEM. */
 enum hv_err zip_in(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_entry *e) __must_check;
 
-/* All pages of the oldest frames, at most `most`, which are to leave now; p locked. Returns how many. Their
- * frames are passed over from then on, until zip_stays is told of one of their pages: it does not leave, or
- * somebody has taken it back, and `place` is where it was; p locked. */
+/* All pages of the oldest frames, at most `most`, which are to leave now; p locked. Returns how many. Each is
+ * passed over from then on until it was dropped, or zip_stays says that the page at `place` does not leave; p
+ * locked. */
 unsigned zip_oldest(struct p2m *p, gfn_t *gfn, unsigned most);
 void zip_stays(struct p2m *p, uint64_t place);
 

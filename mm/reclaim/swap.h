@@ -67,8 +67,8 @@ struct swap_step {
 };
 /*
  * Take up to one batch (SWAP_BATCH pages, at most `most`) from p. HV_OK: *out says what happened, and
- * there may be more. HV_EAGAIN: all batches are under way; come back after `wake`. HV_ENOENT: nothing
- * of p can be taken now. Long, no lock held; the caller keeps p alive.
+ * there may be more. HV_EAGAIN: all batches are under way, or all of a full cache is in them; come back after
+ * `wake`. HV_ENOENT: nothing of p can be taken now. Long, no lock held; the caller keeps p alive.
  */
 #define SWAP_BATCH 32u
 enum hv_err swap_out(struct p2m *p, uint64_t most, const struct swap_how *how,

@@ -89,8 +89,8 @@ enum hv_err batch_init(void) __must_check;
 void batch_fini(void);
 /* NULL: all are under way, or reads go first. */
 struct swap_batch *batch_get(struct p2m *p, bool urgent) __must_check;
-/* Room for one more, and gfn is not there? Then gfn, which `e` describes, goes along: a page that is to be nominated, one on a
- * shared frame, or one that is compressed. */
+/* False: there is no room, or gfn is there already. Else gfn, which `e` describes, goes along: a page that is
+ * to be nominated, one on a shared frame, or one that is compressed. */
 bool batch_add(struct swap_batch *b, gfn_t gfn, const struct p2m_entry *e);
 /* Nominate, compress what may be, start writing the rest; the batch is used up. */
 void batch_run(struct swap_batch *b, const struct swap_how *how, struct swap_step *out);

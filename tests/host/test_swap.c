@@ -87,6 +87,7 @@ static void cache_leaves_once(void **state)
     (void)state;
     for (unsigned fails = 0; fails < 2; fails++) {
         struct p2m_counters count;
+        struct swap_step step;
         uint64_t started = 0;
 
         swapenv_quiet_start();
@@ -103,6 +104,7 @@ static void cache_leaves_once(void **state)
             started += swap_out_some();
         }
         assert_int_equal(started, 88);
+        assert_int_equal(swap_out(p, SWAP_BATCH, &swapenv.how, &step), HV_EAGAIN);
         swapenv_drain();
         swapenv_count_pages(&count);
         assert_int_equal(count.swapped, fails ? 0 : 88);
@@ -119,6 +121,39 @@ static void cache_leaves_once(void **state)
         swapenv_check_all(true);
         swapenv_stop();
     }
+}
+
+/* A page that comes into a frame beside one that is leaving leaves in its turn, and the other one not twice. */
+static void cache_frames_are_mixed(void **state)
+{
+    struct p2m_counters count;
+
+    (void)state;
+    swapenv_quiet_start();
+    swapenv.how.zip_pct = 2;
+    swapenv_fill_pages(KIND_HALF, 0, 43); /* the last one has room beside it */
+    while (swapenv_count_pages(&count), count.compressed < 43) {
+        assert_int_equal(swap_out_some(), 0);
+    }
+    swapenv.store.deferred = true;
+    swapenv.how.urgent = true;
+    assert_int_equal(swap_out_some() + swap_out_some(), 43);
+    /* Some come back, so that the cache has room, and go there once more. */
+    for (uint64_t gfn = 0; gfn < 8; gfn++) {
+        swapenv_expect(0, gfn);
+    }
+    while (swapenv_count_pages(&count), count.compressed < 43) {
+        assert_int_equal(swap_out_some(), 0);
+    }
+    swapenv.how.zip_pct = 0;
+    assert_int_equal(swap_out_some(), 8);
+    assert_int_equal(swap_out_some(), 0);
+    swapenv_drain();
+    swapenv.store.deferred = false;
+    swapenv_count_pages(&count);
+    assert_int_equal(count.compressed, 0);
+    swapenv_check_all(true);
+    swapenv_stop();
 }
 
 /* Frames of the cache that became free count when its pages have been written. */
@@ -733,15 +768,25 @@ static void random_operations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sizes_and_costs),       cmocka_unit_test(cache_has_a_bound),
-        cmocka_unit_test(cache_leaves_once),     cmocka_unit_test(cache_frees_frames),
-        cmocka_unit_test(written_before_flush),  cmocka_unit_test(shared_pages_leave),
-        cmocka_unit_test(hot_pages_stay),        cmocka_unit_test(shared_pages_are_counted),
-        cmocka_unit_test(touched_meanwhile),     cmocka_unit_test(back_for_a_large_page),
-        cmocka_unit_test(slots_are_encrypted),   cmocka_unit_test(taking_allocates_nothing),
-        cmocka_unit_test(neighbours_come_along), cmocka_unit_test(readers_go_first),
-        cmocka_unit_test(reads_of_others),       cmocka_unit_test(overwritten),
-        cmocka_unit_test(contents_are_seen),     cmocka_unit_test(random_operations),
+        cmocka_unit_test(sizes_and_costs),
+        cmocka_unit_test(cache_has_a_bound),
+        cmocka_unit_test(cache_leaves_once),
+        cmocka_unit_test(cache_frames_are_mixed),
+        cmocka_unit_test(cache_frees_frames),
+        cmocka_unit_test(written_before_flush),
+        cmocka_unit_test(shared_pages_leave),
+        cmocka_unit_test(hot_pages_stay),
+        cmocka_unit_test(shared_pages_are_counted),
+        cmocka_unit_test(touched_meanwhile),
+        cmocka_unit_test(back_for_a_large_page),
+        cmocka_unit_test(slots_are_encrypted),
+        cmocka_unit_test(taking_allocates_nothing),
+        cmocka_unit_test(neighbours_come_along),
+        cmocka_unit_test(readers_go_first),
+        cmocka_unit_test(reads_of_others),
+        cmocka_unit_test(overwritten),
+        cmocka_unit_test(contents_are_seen),
+        cmocka_unit_test(random_operations),
     };
 
     return cmocka_run_group_tests_name("swap", tests, NULL, NULL);
