@@ -335,7 +335,7 @@ static bool wants_frame(const struct p2m_entry *e, uint32_t access)
     }
 }
 
-/* Devices' threads never wait: others' vCPUs may be behind them. */
+/* Devices' threads do not wait for their VM's being blocked: others' vCPUs may be behind them. */
 static inline bool may_have_to_wait(const struct p2m *p, uint32_t access)
 {
     bool blocked = __atomic_load_n(&p->blocked, __ATOMIC_RELAXED);

@@ -34,7 +34,7 @@ enum p2m_state {
     0x10u /* the processor's own walk of a guest page table: such a page is left alone */
 #define P2M_VCPU \
     0x20u /* for a vCPU's own access, off the fast path: it waits while its VM is blocked */
-#define P2M_LINE 0x40u /* of the two: others wait for frames and come first */
+#define P2M_LINE 0x40u /* no frame now: others wait for them and come first */
 
 /* What stands behind a gfn; `order` says how large the block of the same state around it is. */
 struct p2m_entry {
@@ -94,7 +94,8 @@ uint64_t p2m_place(const struct p2m_entry *e);
  * HV_ENOENT: a hole. HV_EAGAIN: with P2M_FAST, try again off the fast path; without, I/O was
  * started and the caller sleeps, then restarts. HV_ENOMEM: no frame, or, with P2M_VCPU, the VM is
  * blocked and has to wait before it gets another one (reclaim_is_blocked), or, with P2M_LINE, it is
- * not its turn (with P2M_FAST both are HV_EAGAIN). HV_EIO: the page could not be read back (swap_error
+ * not its turn (with P2M_FAST both are HV_EAGAIN); copies of shared pages wait while the VM is blocked, not for
+ * their turn, and pages on their way back for neither. HV_EIO: the page could not be read back (swap_error
  * says why); the next call tries again. Takes the p2m lock.
  */
 enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access,
@@ -145,7 +146,7 @@ struct p2m_counters {
 };
 /* All of one moment. Takes the p2m lock. */
 void p2m_counters(struct p2m *p, struct p2m_counters *out);
-/* False: somebody has the lock, maybe for long, and the caller has interrupts off. */
+/* The same without waiting for the lock: false, and *out is as it was, if somebody has it. Any context. */
 bool p2m_try_counters(struct p2m *p, struct p2m_counters *out) __must_check;
 /* Recount from the tree and the frame table; logs disagreements, true if none. */
 bool p2m_audit(struct p2m *p);

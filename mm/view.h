@@ -40,10 +40,10 @@ enum view_use { USE_NONE, USE_SEEN, USE_UNKNOWN };
  */
 struct view_ops {
     /*
-     * Resolve a fault at gpa. `access` is P2M_READ|WRITE|EXEC, with P2M_FAST on the fast path.
-     * HV_OK: mapped, re-enter. HV_ENOENT: not RAM, emulate. HV_EAGAIN: leave the fast path (with
-     * P2M_FAST), or sleep and restart. HV_ENOMEM: no frame. HV_EIO as of p2m_populate. Takes the p2m lock:
-     * no lock is held.
+     * Resolve a fault at gpa. `access` is P2M_READ|WRITE|EXEC, with P2M_WALK if the processor walked the
+     * guest's tables, and what memwait_access or memwait_access_fast say (P2M_FAST, P2M_VCPU, P2M_LINE).
+     * HV_OK: mapped, re-enter. HV_ENOENT: not RAM, emulate. HV_EAGAIN: leave the fast path (with P2M_FAST),
+     * or sleep and restart. HV_ENOMEM, HV_EIO: as p2m_populate. Takes the p2m lock: no lock is held.
      */
     enum hv_err (*fault)(struct view *v, gpa_t gpa, uint32_t access);
     /* Remove every translation of the range. Who has changed what the p2m says of it holds the p2m lock from
@@ -74,8 +74,8 @@ struct view_ops {
     void (*unwatch)(struct view *v, gfn_t gfn, struct flush_batch *b);
     /* Root for the hardware; HV_ENOTSUP: it depends on the guest's registers (mm/shadow/shadow.h). */
     enum hv_err (*root)(struct view *v, hpa_t *out);
-    /* All of one moment. False: somebody has the lock, maybe for long, and the caller may have interrupts
-     * off. */
+    /* All of one moment, without waiting for the lock: false, and *out is as it was, if somebody has it. Any
+     * context. */
     bool (*stats)(struct view *v, struct view_stats *out);
     /* Recount, and compare each translation with the p2m; logs disagreements, true if none. Takes the p2m
      * lock, which is not held, and keeps it and the view's for long. */

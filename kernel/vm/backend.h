@@ -53,7 +53,7 @@ enum exit_kind {
     EXIT_MONITOR,
     EXIT_MWAIT,
     EXIT_HYPERCALL,  /* VMMCALL, VMCALL */
-    EXIT_VIRT_INSN,  /* an instruction of the virtualisation extension: #UD */
+    EXIT_VIRT_INSN,  /* what no guest has (virtualisation, GETSEC, RSM, UD0 to UD2): #UD */
     EXIT_EXCEPTION,  /* an intercepted exception of the guest */
     EXIT_IRQ_WINDOW, /* an interrupt can be delivered now */
     EXIT_NMI_WINDOW, /* an NMI can be delivered now */

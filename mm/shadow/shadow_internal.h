@@ -115,7 +115,7 @@ struct shadow {
     struct shadow_region **regions; /* by gfn / 512 / REGIONS_PER_FRAME */
     struct shadow_page **bucket;    /* by gfn: bucket_of */
     unsigned bucket_bits;
-    uint64_t multiplier; /* odd, and the guest's guess */
+    uint64_t multiplier; /* odd, random: a guest cannot choose gfns of one bucket */
     uint64_t *pae;       /* SHADOW_MAX_CPUS times four entries, below 4 GiB */
     struct shadow_pool pages, nodes;
     struct list lru;    /* recently used first */

@@ -3,7 +3,7 @@
 follow scripts, and results that say whether a published shape was found.
 
 The emulator counts time by instructions executed (-icount), so that what is measured does not depend on
-how busy the computer is; while all processors are idle, time is skipped.
+how busy the computer is; while all processors are idle, time is skipped. Lab(icount=False) is the exception.
 """
 
 import csv

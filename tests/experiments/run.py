@@ -23,7 +23,7 @@ PAGE = """<!DOCTYPE html>
 img{max-width:100%%}h2{border-top:1px solid #ccc;padding-top:1em}.yes{color:#067d4f}.no{color:#b22222}
 td,th{text-align:left;padding:.15em 1em .15em 0}</style></head><body>
 <h1>The experiments of "Memory Resource Management in VMware ESX Server", in small</h1>
-<p>Each in an emulator that counts time by instructions. A figure holds if its shape is found: not its
+<p>Each in an emulator that counts time by instructions, but for Figure 4. A figure holds if its shape is found: not its
 numbers, which belong to another machine and other guests.</p>
 <table><tr><th>experiment</th><th>figure</th><th>holds</th></tr>%s</table>%s</body></html>
 """
