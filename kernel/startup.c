@@ -144,7 +144,7 @@ static void start_telemetry(const struct boot_info *info, const struct host_conf
 
     if (parse_option(info->cmdline, "telemetry", word, sizeof(word)) &&
         !telemetry_find(word, &choice)) {
-        log_error("command line: telemetry=%s: accepted: auto, off, com1, com2, com3, com4", word);
+        log_error("command line: telemetry=%s: accepted: " CONFIG_TELEMETRY_ACCEPTED, word);
     }
     telemetry_start(choice);
 }

@@ -257,9 +257,11 @@ static const struct {
     const char *name;
     uint16_t base; /* 0: none */
 } choices[] = {
-    {"auto", UART_COM2}, {"off", 0},          {"com1", UART_COM1},
-    {"com2", UART_COM2}, {"com3", UART_COM3}, {"com4", UART_COM4},
+    [TELEMETRY_AUTO] = {"auto", UART_COM2}, [TELEMETRY_OFF] = {"off", 0},
+    [TELEMETRY_COM1] = {"com1", UART_COM1}, [TELEMETRY_COM2] = {"com2", UART_COM2},
+    [TELEMETRY_COM3] = {"com3", UART_COM3}, [TELEMETRY_COM4] = {"com4", UART_COM4},
 };
+_Static_assert(ARRAY_SIZE(choices) == NR_TELEMETRY, "as config_keys.c has them");
 
 bool telemetry_find(const char *name, unsigned *out)
 {
@@ -275,7 +277,7 @@ bool telemetry_find(const char *name, unsigned *out)
 static void choose_port(unsigned choice)
 {
     uint16_t base = choices[choice].base;
-    bool named = choice != 0;
+    bool named = choice != TELEMETRY_AUTO;
 
     if (base == 0) {
         return;

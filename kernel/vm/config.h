@@ -72,8 +72,17 @@ struct host_config {
     enum config_overcommit overcommit; /* unbacked: VMs may be promised more than memory and swap */
     enum { ENCRYPT_ON, ENCRYPT_OFF } swap_encrypt; /* `swap.encrypt = on|off` */
     char swap[CONFIG_SWAP_MAX]; /* `swap = off|auto|disk:NAME|ram:SIZE`; empty: not given */
-    unsigned telemetry;         /* `telemetry = ...`: as telemetry_start takes it */
-    unsigned log_level;         /* `loglevel = error|warn|info|debug` */
+    /* `telemetry = ...`: as telemetry_start takes it */
+    enum {
+        TELEMETRY_AUTO,
+        TELEMETRY_OFF,
+        TELEMETRY_COM1,
+        TELEMETRY_COM2,
+        TELEMETRY_COM3,
+        TELEMETRY_COM4,
+        NR_TELEMETRY
+    } telemetry;
+    unsigned log_level; /* `loglevel = error|warn|info|debug` */
     bool option_given[NR_OPTIONS];
     uint64_t option[NR_OPTIONS]; /* `Mem.ShareScanTime = N`; valid if given */
 };
@@ -93,6 +102,7 @@ enum hv_err config_parse_shares(const char *text, uint64_t memory_bytes,
     "low (5 per MB), normal (10), high (20), a number from 0 to 1000000000"
 /* Is this a value of the host option `swap`? */
 bool config_is_swap(const char *value);
+#define CONFIG_TELEMETRY_ACCEPTED "auto, off, com1, com2, com3, com4"
 #define CONFIG_SWAP_ACCEPTED "off, auto, disk:NAME, ram:SIZE (from 4M)"
 
 /* Called once per problem: "ballast.conf:12: memory: '12Q' is not a size; accepted: ...". */

@@ -43,7 +43,7 @@ const struct config_key config_host_keys[CONFIG_NR_HOST_KEYS] = {
      .type = KEY_CHOICE,
      .offset = offsetof(struct host_config, telemetry),
      .choices = "auto|off|com1|com2|com3|com4",
-     .accepted = "auto, off, com1, com2, com3, com4"},
+     .accepted = CONFIG_TELEMETRY_ACCEPTED},
 };
 
 const struct config_key config_vm_keys[CONFIG_NR_VM_KEYS] = {
