@@ -13,6 +13,7 @@ import zlib
 
 PAGE = 4096
 MIN_PAGES = 513
+TEST_PAGES = 256
 MAGIC = b"BALLAST-SWAP-01\0"
 
 
@@ -36,7 +37,7 @@ def make(path, size=None):
         pages = os.fstat(f.fileno()).st_size // PAGE
         if pages < MIN_PAGES:
             sys.exit("mkswap: %s: smaller than %d KiB" % (path, MIN_PAGES * PAGE // 1024))
-        f.write(header(pages).ljust(PAGE, b"\0"))
+        f.write(header(pages).ljust((1 + TEST_PAGES) * PAGE, b"\0"))  # no mark of a file system stays
         f.seek((pages - 1) * PAGE)
         f.write(bytes(PAGE))
 

@@ -323,7 +323,8 @@ const char *label_type(const struct label_part *p, enum label_kind kind, char bu
     return buf;
 }
 
-/* Marks by the page they stand in, in order of pages. */
+/* Marks by the page they stand in, in order of pages, the swap area's first. */
+#define OWN_MARK 0u
 static const struct {
     uint8_t page;
     uint8_t len;
@@ -353,26 +354,53 @@ static bool is_zero(const uint8_t *page)
     return page[0] == 0 && memcmp(page, page + 1, LABEL_PAGE - 1) == 0;
 }
 
-const char *label_content(const struct label_source *s, uint64_t first, uint64_t nr_sectors,
-                          void *page)
+/* The first mark from index `from` on; NULL: none, or unreadable (*err). *blank: the pages that were looked at
+ * are zero. */
+static const char *find_mark(const struct label_source *s, uint64_t first, uint64_t nr_sectors,
+                             unsigned from, uint8_t *page, bool *blank, enum hv_err *err)
 {
     unsigned loaded = UINT8_MAX;
-    bool blank = true;
 
-    for (unsigned i = 0; i < ARRAY_SIZE(marks); i++) {
+    *blank = true;
+    *err = HV_OK;
+    for (unsigned i = from; i < ARRAY_SIZE(marks); i++) {
         if ((marks[i].page + 1u) * PAGE_SECTORS > nr_sectors) {
             break;
         }
         if (marks[i].page != loaded) {
             loaded = marks[i].page;
-            if (s->read(s->arg, first + loaded * PAGE_SECTORS, page) != HV_OK) {
+            *err = s->read(s->arg, first + loaded * PAGE_SECTORS, page);
+            if (*err != HV_OK) {
                 return NULL;
             }
-            blank = blank && is_zero(page);
+            *blank = *blank && is_zero(page);
         }
-        if (memcmp((uint8_t *)page + marks[i].offset, marks[i].mark, marks[i].len) == 0) {
+        if (memcmp(page + marks[i].offset, marks[i].mark, marks[i].len) == 0) {
             return marks[i].name;
         }
     }
+    return NULL;
+}
+
+const char *label_content(const struct label_source *s, uint64_t first, uint64_t nr_sectors,
+                          void *page)
+{
+    enum hv_err err;
+    bool blank;
+    const char *name = find_mark(s, first, nr_sectors, 0, page, &blank, &err);
+
+    if (name != NULL || err != HV_OK) {
+        return name;
+    }
     return blank ? "blank" : "unknown data";
+}
+
+enum hv_err label_foreign(const struct label_source *s, uint64_t first, uint64_t nr_sectors,
+                          void *page, const char **name)
+{
+    enum hv_err err;
+    bool blank;
+
+    *name = find_mark(s, first, nr_sectors, OWN_MARK + 1, page, &blank, &err);
+    return err;
 }

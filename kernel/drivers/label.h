@@ -50,3 +50,7 @@ const char *label_type(const struct label_part *p, enum label_kind kind, char bu
  * "unknown data". NULL: it cannot be read. */
 const char *label_content(const struct label_source *s, uint64_t first, uint64_t nr_sectors,
                           void *page);
+/* *name: whose mark stands there beside a swap area's own, which is not looked for; NULL: nobody's. HV_EIO and
+ * other errors of `read`: it cannot be read. */
+enum hv_err label_foreign(const struct label_source *s, uint64_t first, uint64_t nr_sectors,
+                          void *page, const char **name) __must_check;

@@ -28,6 +28,7 @@ static void (*listener)(struct store *s); /* set once, at start-up; called by wh
 
 /* ---- Pages of a disk ---- */
 
+/* A frame, or NULL. */
 static void *new_page(mfn_t *mfn)
 {
     return buddy_alloc(0, FRAME_HOST, OWNER_HOST, 0, mfn) == HV_OK ? env_frame_ptr(*mfn) : NULL;
@@ -48,6 +49,35 @@ struct label_source swaparea_source(struct blk_disk *d)
                                  .sector_bytes = d->sector_bytes};
 }
 
+/* ---- What an area carries ---- */
+
+/* Work space of a look at disks: too large for a stack. */
+struct look {
+    struct label label;
+    void *page;
+    mfn_t mfn;
+};
+
+static struct look *look_new(void)
+{
+    struct look *l = kmalloc(sizeof(*l), OWNER_HOST);
+
+    if (l != NULL && (l->page = new_page(&l->mfn)) == NULL) {
+        kfree(l);
+        l = NULL;
+    }
+    return l;
+}
+
+/* NULL too. */
+static void look_end(struct look *l)
+{
+    if (l != NULL) {
+        buddy_free(l->mfn, 0);
+        kfree(l);
+    }
+}
+
 static bool header_valid(const struct swaparea_header *h, const struct swaparea *a)
 {
     return memcmp(h->magic, MAGIC, sizeof(h->magic)) == 0 && h->version == VERSION &&
@@ -56,27 +86,78 @@ static bool header_valid(const struct swaparea_header *h, const struct swaparea 
            h->nr_pages >= SWAPAREA_MIN_PAGES && h->nr_pages <= a->nr_pages;
 }
 
-/* Does the area carry a signature whose numbers fit it? */
-static bool read_header(const struct swaparea *a, void *page, struct swaparea_header *out)
+static bool is_zero(const uint8_t *p, size_t n)
 {
-    if (a->nr_pages == 0 || swaparea_read_page(a->disk, a->first, page) != HV_OK) {
-        return false;
-    }
-    memcpy(out, page, sizeof(*out));
-    return header_valid(out, a);
+    return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
 }
 
-bool swaparea_signed(const struct swaparea *a)
+/* Has somebody put anything else there? what: its name. `dirty`: the area's first page has something behind
+ * the header. */
+static bool find_others(struct look *l, const struct swaparea *a, bool dirty, char *what, size_t n)
+{
+    struct label_source source = swaparea_source(a->disk);
+    const char *mark;
+
+    if (a->first == 0) {
+        if (label_read(&source, l->page, &l->label) != HV_OK) {
+            str_copy(what, n, "what cannot be read");
+            return true;
+        }
+        if (l->label.kind != LABEL_NONE) {
+            scnprintf(what, n, "a partition table (%s, %u partition%s)",
+                      l->label.kind == LABEL_GPT ? "GPT" : "MBR", l->label.nr_parts,
+                      l->label.nr_parts == 1 ? "" : "s");
+            return true;
+        }
+    }
+    if (label_foreign(&source, a->first, a->nr_pages * BLK_PAGE_SECTORS, l->page, &mark) != HV_OK) {
+        str_copy(what, n, "what cannot be read");
+        return true;
+    }
+    str_copy(what, n, mark != NULL ? mark : "unknown data");
+    return mark != NULL || dirty;
+}
+
+/*
+ * A header outlives what is done to the disk afterwards: a partition table begins at byte 440, a RAID's mark in
+ * the second page. So an area is ours only as long as all is as write_header left it.
+ */
+static enum hv_err check(struct look *l, const struct swaparea *a, struct swaparea_header *h,
+                         char why[SWAPAREA_WHY_MAX])
+{
+    char what[64];
+
+    if (a->nr_pages == 0 || swaparea_read_page(a->disk, a->first, l->page) != HV_OK) {
+        return HV_ENOENT;
+    }
+    memcpy(h, l->page, sizeof(*h));
+    if (!header_valid(h, a)) {
+        return HV_ENOENT;
+    }
+    bool dirty = !is_zero((const uint8_t *)l->page + sizeof(*h), PAGE_SIZE - sizeof(*h));
+
+    if (find_others(l, a, dirty, what, sizeof(what))) {
+        scnprintf(why, SWAPAREA_WHY_MAX,
+                  "behind its signature is %s; nothing is written to it. `swap format %s` makes it "
+                  "an area again",
+                  what, a->name);
+        return HV_EPERM;
+    }
+    if (a->disk->read_only) {
+        str_copy(why, SWAPAREA_WHY_MAX, "the disk is read-only");
+        return HV_EPERM;
+    }
+    return HV_OK;
+}
+
+enum hv_err swaparea_check(const struct swaparea *a, char why[SWAPAREA_WHY_MAX])
 {
     struct swaparea_header h;
-    mfn_t mfn;
-    void *page = new_page(&mfn);
-    bool ours = page != NULL && read_header(a, page, &h);
+    struct look *l = look_new();
+    enum hv_err err = l != NULL ? check(l, a, &h, why) : HV_ENOMEM;
 
-    if (page != NULL) {
-        buddy_free(mfn, 0);
-    }
-    return ours;
+    look_end(l);
+    return err;
 }
 
 /* ---- Finding areas ---- */
@@ -89,10 +170,13 @@ static struct swaparea whole(struct blk_disk *d)
     return a;
 }
 
-static struct swaparea part_of(struct blk_disk *d, const struct label_part *p)
+static struct swaparea part_of(struct blk_disk *d, const struct label_part *p, enum label_kind kind)
 {
-    struct swaparea a = {
-        .disk = d, .first = p->first, .nr_pages = p->nr_sectors / BLK_PAGE_SECTORS};
+    struct swaparea a = {.disk = d,
+                         .first = p->first,
+                         .nr_pages = p->nr_sectors / BLK_PAGE_SECTORS,
+                         .other_type = kind == LABEL_GPT &&
+                                       memcmp(p->type, label_swap_type, sizeof(p->type)) != 0};
 
     scnprintf(a.name, sizeof(a.name), "%sp%u", d->name, p->number);
     return a;
@@ -116,12 +200,11 @@ static bool uuid_is(const uint8_t uuid[16], const char *text)
 }
 
 struct search {
-    const char *name; /* NULL: any that carries the signature */
+    const char *name; /* NULL: any that `auto` may take */
     const struct swaparea_loan *loans;
     unsigned nr_loans;
     struct swaparea *out;
-    struct label label;
-    void *page;
+    struct look *look;
 };
 
 /* The VM that has a part of the area as its disk; NULL: none. */
@@ -140,41 +223,57 @@ static const char *borrower(const struct search *s, const struct swaparea *a)
     return NULL;
 }
 
-/* What a VM can write to says nothing by its signature: only a name of ours finds it. */
+static bool has_name(const struct swaparea *a, const char *name)
+{
+    return str_equal(name, a->name) ||
+           (a->first == 0 && a->disk->serial[0] != '\0' && str_equal(name, a->disk->serial));
+}
+
+/* What a VM can write to says nothing by its signature: only a name of ours finds it. Whether what was found
+ * by name or UUID may be used is its finder's business. */
 static bool matches(struct search *s, const struct swaparea *a)
 {
+    char why[SWAPAREA_WHY_MAX];
     struct swaparea_header h;
-    bool named = s->name != NULL &&
-                 (str_equal(s->name, a->name) || (a->first == 0 && a->disk->serial[0] != '\0' &&
-                                                  str_equal(s->name, a->disk->serial)));
 
-    if (named) {
+    if (s->name != NULL && has_name(a, s->name)) {
         return true;
     }
-    if (!read_header(a, s->page, &h) || (s->name != NULL && !uuid_is(h.uuid, s->name))) {
+    enum hv_err err = check(s->look, a, &h, why);
+
+    if (err == HV_ENOENT || (s->name != NULL && !uuid_is(h.uuid, s->name))) {
         return false;
     }
     const char *vm = borrower(s, a);
 
     if (vm != NULL) {
-        log_warn("swap area on %s passed over: it is on the disk of vm %s", a->name, vm);
+        scnprintf(why, sizeof(why), "it is on the disk of vm %s", vm);
+    } else if (s->name != NULL) {
+        return true;
+    } else if (err == HV_OK && a->other_type) {
+        scnprintf(why, sizeof(why),
+                  "the partition is not of a swap area's type; `swap = disk:%s` takes it", a->name);
+    } else if (err == HV_OK) {
+        return true;
     }
-    return vm == NULL;
+    log_warn("swap area on %s passed over: %s", a->name, why);
+    return false;
 }
 
 static bool search_disk(struct search *s, struct blk_disk *d)
 {
     struct label_source source = swaparea_source(d);
+    struct label *label = &s->look->label;
 
     *s->out = whole(d);
     if (matches(s, s->out)) {
         return true;
     }
-    if (label_read(&source, s->page, &s->label) != HV_OK) {
+    if (label_read(&source, s->look->page, label) != HV_OK) {
         return false;
     }
-    for (unsigned i = 0; i < s->label.nr_parts; i++) {
-        *s->out = part_of(d, &s->label.parts[i]);
+    for (unsigned i = 0; i < label->nr_parts; i++) {
+        *s->out = part_of(d, &label->parts[i], label->kind);
         if (matches(s, s->out)) {
             return true;
         }
@@ -183,35 +282,28 @@ static bool search_disk(struct search *s, struct blk_disk *d)
 }
 
 /* *vm: the VM that has a part of it as its disk, or NULL. */
-static enum hv_err find(const char *name, const struct swaparea_loan *loans, unsigned nr_loans,
-                        struct swaparea *out, const char **vm)
+static enum hv_err find(struct look *l, const char *name, const struct swaparea_loan *loans,
+                        unsigned nr_loans, struct swaparea *out, const char **vm)
 {
-    struct search *s = kmalloc(sizeof(*s), OWNER_HOST);
-    enum hv_err err = s == NULL ? HV_ENOMEM : HV_ENOENT;
-    mfn_t mfn;
+    struct search s = {.name = name, .loans = loans, .nr_loans = nr_loans, .out = out, .look = l};
 
-    if (s != NULL && (s->page = new_page(&mfn)) != NULL) {
-        s->name = name;
-        s->loans = loans;
-        s->nr_loans = nr_loans;
-        s->out = out;
-        for (unsigned i = 0; i < blk_count() && err != HV_OK; i++) {
-            if (!blk_gone(blk_disk(i)) && search_disk(s, blk_disk(i))) {
-                err = HV_OK;
-            }
+    for (unsigned i = 0; i < blk_count(); i++) {
+        if (!blk_gone(blk_disk(i)) && search_disk(&s, blk_disk(i))) {
+            *vm = borrower(&s, out);
+            return HV_OK;
         }
-        *vm = err == HV_OK ? borrower(s, out) : NULL;
-        buddy_free(mfn, 0);
     }
-    kfree(s);
-    return err;
+    return HV_ENOENT;
 }
 
 enum hv_err swaparea_find(const char *name, struct swaparea *out)
 {
+    struct look *l = look_new();
     const char *vm;
+    enum hv_err err = l != NULL ? find(l, name, NULL, 0, out, &vm) : HV_ENOMEM;
 
-    return find(name, NULL, 0, out, &vm);
+    look_end(l);
+    return err;
 }
 
 /* ---- The store ---- */
@@ -291,6 +383,15 @@ static void use(const struct swaparea *a, const struct swaparea_header *h)
     }
 }
 
+void swaparea_stop(void)
+{
+    if (swaparea_store() != NULL) {
+        blkclaim_drop(in_use.disk, in_use.first, in_use.nr_pages * BLK_PAGE_SECTORS, true);
+    }
+    __atomic_store_n(&published, NULL, __ATOMIC_RELEASE);
+    listener = NULL;
+}
+
 /* ---- Formatting ---- */
 
 enum hv_err swaparea_code(const struct swaparea *a, uint32_t *code)
@@ -327,22 +428,43 @@ static void fill_header(struct swaparea_header *h, const struct swaparea *a)
     h->crc = crc32(0, h, offsetof(struct swaparea_header, crc));
 }
 
+/* The pages of the test zone, in which marks of other contents may stand. */
+static enum hv_err clear_test_zone(const struct swaparea *a, mfn_t zeros)
+{
+    mfn_t frames[BLK_RUN_MAX];
+    enum hv_err err = HV_OK;
+    uint32_t nr;
+
+    for (unsigned i = 0; i < BLK_RUN_MAX; i++) {
+        frames[i] = zeros;
+    }
+    for (uint32_t page = 1; page < SWAPAREA_FIRST_SLOT && err == HV_OK; page += nr) {
+        nr = MIN(BLK_RUN_MAX, SWAPAREA_FIRST_SLOT - page);
+        err = blk_io(a->disk, BLK_WRITE, a->first + page * BLK_PAGE_SECTORS, frames, nr);
+    }
+    return err;
+}
+
 /* The last page goes first: a GPT's second copy there would bring the first one back. */
-static enum hv_err write_header(const struct swaparea *a, void *page, mfn_t mfn,
+static enum hv_err write_header(const struct swaparea *a, struct look *l,
                                 struct swaparea_header *read_back)
 {
+    char why[SWAPAREA_WHY_MAX];
     enum hv_err err;
 
-    memset(page, 0, PAGE_SIZE);
-    err = blk_io(a->disk, BLK_WRITE, a->first + (a->nr_pages - 1) * BLK_PAGE_SECTORS, &mfn, 1);
+    memset(l->page, 0, PAGE_SIZE);
+    err = blk_io(a->disk, BLK_WRITE, a->first + (a->nr_pages - 1) * BLK_PAGE_SECTORS, &l->mfn, 1);
     if (err == HV_OK) {
-        fill_header(page, a);
-        err = blk_io(a->disk, BLK_WRITE, a->first, &mfn, 1);
+        err = clear_test_zone(a, l->mfn);
+    }
+    if (err == HV_OK) {
+        fill_header(l->page, a);
+        err = blk_io(a->disk, BLK_WRITE, a->first, &l->mfn, 1);
     }
     if (err == HV_OK) {
         err = blk_io(a->disk, BLK_FLUSH, 0, NULL, 0);
     }
-    if (err == HV_OK && !read_header(a, page, read_back)) {
+    if (err == HV_OK && check(l, a, read_back, why) != HV_OK) {
         err = HV_EIO;
     }
     return err;
@@ -350,6 +472,9 @@ static enum hv_err write_header(const struct swaparea *a, void *page, mfn_t mfn,
 
 enum hv_err swaparea_may_format(const struct swaparea *a)
 {
+    if (a->disk->read_only) {
+        return HV_EPERM;
+    }
     if (a->nr_pages < SWAPAREA_MIN_PAGES) {
         return HV_ERANGE;
     }
@@ -360,19 +485,17 @@ enum hv_err swaparea_format(const struct swaparea *a)
 {
     enum hv_err err = swaparea_may_format(a);
     struct swaparea_header h;
-    mfn_t mfn;
 
     if (err != HV_OK) {
         return err;
     }
-    void *page = new_page(&mfn);
+    struct look *l = look_new();
 
-    if (page == NULL) {
+    if (l == NULL) {
         return HV_ENOMEM;
     }
-    err = write_header(a, page, mfn, &h);
-
-    buddy_free(mfn, 0);
+    err = write_header(a, l, &h);
+    look_end(l);
     if (err == HV_OK && swaparea_store() == NULL) {
         use(a, &h);
     }
@@ -400,33 +523,44 @@ static void start_ram(const char *size)
     }
 }
 
+/* What was named, or may be taken without a name. */
+static void use_found(struct look *l, const char *name, const struct swaparea *a, const char *vm)
+{
+    char why[SWAPAREA_WHY_MAX];
+    struct swaparea_header h;
+    enum hv_err err = check(l, a, &h, why);
+
+    if (err == HV_OK && vm == NULL) {
+        use(a, &h);
+        return;
+    }
+    if (vm != NULL) {
+        scnprintf(why, sizeof(why), "it is on the disk of vm %s", vm);
+    } else if (err == HV_ENOENT) {
+        scnprintf(why, sizeof(why),
+                  "it carries no swap area of ours; nothing is written to it. `swap format %s` "
+                  "makes one",
+                  a->name);
+    }
+    log_error("swap = %s%s: no swap on %s: %s", name != NULL ? "disk:" : "auto",
+              name != NULL ? name : "", a->name, why);
+}
+
 static void start_disk(const char *name, const struct swaparea_loan *loans, unsigned nr_loans)
 {
     const char *vm;
     struct swaparea a;
-    struct swaparea_header h;
-    mfn_t mfn;
-    void *page = new_page(&mfn);
+    struct look *l = look_new();
 
-    if (page == NULL) {
-        log_error("swap = disk:%s: no memory to look for it; no swap", name != NULL ? name : "");
-    } else if (find(name, loans, nr_loans, &a, &vm) != HV_OK) {
-        if (name != NULL) {
-            log_error("swap = disk:%s: no such disk, partition or area; `disks` lists them", name);
-        }
-    } else if (vm != NULL) {
-        log_error("swap = disk:%s: %s is on the disk of vm %s; no swap", name, a.name, vm);
-    } else if (read_header(&a, page, &h)) {
-        use(&a, &h);
-    } else {
-        log_error(
-            "swap = disk:%s: %s carries no swap area of ours; nothing is written to it. `swap "
-            "format %s` makes one",
-            name, a.name, a.name);
+    if (l == NULL) {
+        log_error("swap = %s%s: no memory to look for it; no swap", name != NULL ? "disk:" : "auto",
+                  name != NULL ? name : "");
+    } else if (find(l, name, loans, nr_loans, &a, &vm) == HV_OK) {
+        use_found(l, name, &a, vm);
+    } else if (name != NULL) {
+        log_error("swap = disk:%s: no such disk, partition or area; `disks` lists them", name);
     }
-    if (page != NULL) {
-        buddy_free(mfn, 0);
-    }
+    look_end(l);
 }
 
 void swaparea_start(const char *option, const struct swaparea_loan *loans, unsigned nr_loans)

@@ -145,6 +145,16 @@ static void print_area(void)
     print_disk(a.disk);
 }
 
+/* `swap = auto` goes by it. */
+static void print_type(const struct swaparea *a)
+{
+    if (a->other_type) {
+        shell_print("The partition is not of a swap area's type: at start-up only `swap = disk:%s` "
+                    "takes it\n",
+                    a->name);
+    }
+}
+
 static void show_before_format(const struct swaparea *a, uint32_t code)
 {
     struct survey *s = survey_new();
@@ -159,6 +169,7 @@ static void show_before_format(const struct swaparea *a, uint32_t code)
     shell_print("ALL of %s, %s, will be lost (it has: %s). To go on:\n  swap format %s %08x\n",
                 a->name, format_size(size, a->nr_pages * PAGE_SIZE),
                 content(s, &source, a->first, a->nr_pages * BLK_PAGE_SECTORS), a->name, code);
+    print_type(a);
     survey_free(s);
 }
 
@@ -167,7 +178,20 @@ static void format_refused(const struct swaparea *a, enum hv_err err)
     shell_error("swap", "%s: %s", a->name,
                 err == HV_EBUSY    ? "is in use"
                 : err == HV_ERANGE ? "is too small"
+                : err == HV_EPERM  ? "is read-only"
                                    : hv_strerror(err));
+}
+
+/* And whether it is used, now and after the next boot. */
+static void say_formatted(const struct swaparea *a)
+{
+    struct swaparea used;
+
+    shell_print("%s: formatted\n", a->name);
+    if (swaparea_in_use(&used) && (used.disk != a->disk || used.first != a->first)) {
+        shell_print("It is not in use: there is one already, on %s\n", used.name);
+    }
+    print_type(a);
 }
 
 /* Twice: the first time says what would be lost, and the code to repeat. */
@@ -207,7 +231,7 @@ static void format_area(const char *name, const char *confirmation)
         format_refused(&a, err);
         return;
     }
-    shell_print("%s: formatted\n", a.name);
+    say_formatted(&a);
 }
 
 static uint64_t mib_per_s(uint64_t pages, uint64_t ns)
@@ -237,10 +261,16 @@ static void print_round(uint64_t number, enum hv_err err, const struct swaptest_
 /* Without a name, the area in use. */
 static void test_area(uint64_t rounds, const char *name)
 {
+    char why[SWAPAREA_WHY_MAX];
     struct swaparea a;
     bool found = name == NULL ? swaparea_in_use(&a) : swaparea_find(name, &a) == HV_OK;
+    enum hv_err err = found ? swaparea_check(&a, why) : HV_ENOENT;
 
-    if (!found || !swaparea_signed(&a)) {
+    if (err == HV_EPERM) {
+        shell_error("swap", "%s: %s", a.name, why);
+        return;
+    }
+    if (err != HV_OK) {
         shell_error("swap", "no swap area%s%s", name != NULL ? " on " : "",
                     name != NULL ? name : "");
         return;

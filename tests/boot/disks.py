@@ -5,12 +5,18 @@ import functools
 import hashlib
 import os
 import random
+import shutil
 import struct
+import subprocess
 import sys
 import uuid
 import zlib
 
+import pytest
+
+from bochs import BochsMachine
 from machine import BUILD, EmulatorCrash
+from platforms import PLATFORMS
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../tools"))
 import mkswap  # noqa: E402
@@ -101,6 +107,28 @@ def drive(kind, path, number=0, serial=None, options="", prefix=""):
     device += ",serial=" + (serial or "s%d" % number)
     return ["-drive", "if=none,id=%s,format=raw,file=%s%s,rerror=report,werror=report%s" %
             (name, prefix, path, options), "-device", device]
+
+
+def attach(on, *images):
+    """Up to three images as disks of the platform's machine: its argument `extra`, and the disks' names. QEMU gives
+    each a controller of another kind, and the serial numbers s0, s1, ...; Bochs has one, for IDE."""
+    if issubclass(PLATFORMS[on.platform][0], BochsMachine):
+        places = ("ata0-slave", "ata1-master", "ata1-slave")
+        lines = ["ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15"]
+        lines += ['%s: type=disk, mode=flat, path="%s"' % pair for pair in zip(places, images)]
+        return "\n".join(lines), ["ide%d" % i for i in range(len(images))]
+    kinds = ("virtio", "nvme", "sata")
+    extra = [a for i, (kind, path) in enumerate(zip(kinds, images)) for a in drive(kind, path, i)]
+    return extra, [kind + "0" for kind in kinds[:len(images)]]
+
+
+def sfdisk(path, label, *parts):
+    """Partition an image as an operator would: `label` is gpt or dos, `parts` are lines of sfdisk's script."""
+    tool = shutil.which("sfdisk", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    if not tool:
+        pytest.skip("sfdisk is not installed")
+    subprocess.run([tool, "--quiet", path], input="\n".join(("label: " + label, *parts, "")), text=True,
+                   check=True)
 
 
 def blkdebug(name, *rules):

@@ -4,8 +4,8 @@ fail (QEMU only: its blkdebug and throttling make them)."""
 
 import re
 
-from disks import (MIB, SECTOR, TEST_SECTOR, RepeatedByEmulator, blkdebug, digest, drive,
-                   filled_image, mkswap, path_of, repeat_crashes, swap_image, write_gpt)
+from disks import (MIB, SECTOR, TEST_SECTOR, RepeatedByEmulator, attach, blkdebug, digest, drive,
+                   filled_image, mkswap, path_of, repeat_crashes, sfdisk, swap_image, write_gpt)
 from machine import conf, guest_elf
 from platforms import runs_on
 
@@ -26,6 +26,11 @@ def counters(m, disk):
     found = re.search(r"^%s .*\n.*?(\d+) retries, (\d+) resets, (\d+) errors" % disk, out, re.M)
     assert found, out
     return tuple(int(n) for n in found.groups())
+
+
+def format_code(m, disk):
+    """What `swap format` wants repeated."""
+    return re.search(r"swap format %s (\w+)" % disk, m.command("swap format " + disk))[1]
 
 
 def check_kinds(on, kinds):
@@ -125,31 +130,32 @@ def test_swap_signature(on):
     parted = filled_image(on.name + "-parted", seed=2)
     write_gpt(parted, [(LINUX, 2048, 10239, "root"), (BALLAST, 10240, 24575, "swap")])
     part = (10240 * SECTOR, 24576 * SECTOR)
-    extra = drive("virtio", noise, 0) + drive("nvme", parted, 1, serial="P")
+    extra, (alone, disk) = attach(on, noise, parted)
+    ours = disk + "p2"
     before = digest(noise), digest(parted)
-    for option in ("swap=disk:virtio0", "swap=disk:nvme0p2"):
-        with on.machine(extra=extra, cmdline=option) as m:
+    for option in (alone, ours):
+        with on.machine(extra=extra, cmdline="swap=disk:" + option) as m:
             m.prompt()
             out = m.command("disks")
-            assert re.search(r"virtio0 .*\n.*\n  no partitions: unknown data", out), out
+            assert re.search(r"%s .*\n.*\n  no partitions: unknown data" % alone, out), out
             assert "GPT, 2 partitions" in out, out
-            assert re.search(r'nvme0p1 +4M  at sector 2048, Linux filesystem "root": unknown', out), out
-            assert re.search(r'nvme0p2 +7M  at sector 10240, Ballast swap "swap": unknown', out), out
+            assert re.search(r'%sp1 +4M  at sector 2048, Linux filesystem "root": unknown' % disk, out), out
+            assert re.search(r'%s +7M  at sector 10240, Ballast swap "swap": unknown' % ours, out), out
             assert "no swap area" in m.command("swap")
-            assert "no swap area on virtio0" in m.command("swap test 1 virtio0")
-            assert "will be lost" in m.command("swap format virtio0")
-            assert "not the code" in m.command("swap format virtio0 12345678")
+            assert "no swap area on " + alone in m.command("swap test 1 " + alone)
+            assert "will be lost" in m.command("swap format " + alone)
+            assert "not the code" in m.command("swap format %s 12345678" % alone)
             assert "no disk" in m.command("swap format virtio7")
             m.wait_log(["carries no swap area of ours; nothing is written to it"])
             m.poweroff()
         assert (digest(noise), digest(parted)) == before, option
-    with on.machine(extra=extra, cmdline="swap=disk:nvme0p2") as m:
+    with on.machine(extra=extra, cmdline="swap=disk:" + ours) as m:
         m.prompt()
-        code = re.search(r"swap format nvme0p2 (\w+)", m.command("swap format nvme0p2"))[1]
-        assert "formatted" in m.command("swap format nvme0p2 " + code)
-        m.wait_log([r"swap on nvme0p2: 5 MiB"])
-        exercise(m, "nvme0p2")
-        for words in ("nvme0p2", "nvme0p2 " + code, "nvme0"):
+        code = format_code(m, ours)
+        assert "formatted" in m.command("swap format %s %s" % (ours, code))
+        m.wait_log([r"swap on %s: 5 MiB" % ours])
+        exercise(m, ours)
+        for words in (ours, ours + " " + code, disk):
             assert "is in use" in m.command("swap format " + words)
         m.poweroff()
     assert digest(noise) == before[0]
@@ -159,8 +165,8 @@ def test_swap_signature(on):
         assert f.read(15) == b"BALLAST-SWAP-01"
     with on.machine(extra=extra, cmdline="swap=auto") as m:
         m.prompt()
-        m.wait_log([r"swap on nvme0p2: 5 MiB"])
-        exercise(m, "nvme0p2")
+        m.wait_log([r"swap on %s: 5 MiB" % ours])
+        exercise(m, ours)
         m.poweroff()
     filled_image(on.name + "-parted2", seed=2)
     assert digest(parted, [part]) == outside and digest(noise) == before[0]
@@ -171,6 +177,86 @@ def test_swap_signature(on):
     slots = part[0] + 257 * 4096
     assert data[slots:part[1] - 4096] == noise_data[slots:part[1] - 4096]
     assert data[part[1]:15 * MIB] == noise_data[part[1]:15 * MIB]
+
+
+@runs_on(svm={"mem": "256M"})
+def test_swap_signature_reused(on):
+    """A signature outlives what is done to the disk afterwards: what was partitioned or given to a RAID since it
+    was formatted as a whole is not written, whether named or not, before it is formatted again; and a signed
+    partition of another type is taken only by its name."""
+    dos, gpt, raid = [swap_image("%s-%s" % (on.name, what)) for what in ("dos", "gpt", "raid")]
+    sfdisk(dos, "dos", "start=2048, size=8192, type=83", "start=10240, size=8192, type=83")
+    sfdisk(gpt, "gpt", "start=2048, size=8192, type=" + LINUX, "start=10240, size=14336, type=" + BALLAST)
+    with open(gpt, "r+b") as f:
+        f.seek(2048 * SECTOR)
+        f.write(mkswap.header(1024).ljust(4096, b"\0"))
+    with open(raid, "r+b") as f:
+        f.seek(4096)
+        f.write(bytes.fromhex("fc4e2ba9"))
+    extra, names = attach(on, dos, gpt, raid)
+    what = [r"a partition table \(MBR, 2 partitions\)", r"a partition table \(GPT, 2 partitions\)",
+            "Linux RAID member"]
+    before = [digest(image) for image in (dos, gpt, raid)]
+    with on.machine(extra=extra, cmdline="swap=auto") as m:
+        m.prompt()
+        m.wait_log([r"swap area on %s passed over: behind its signature is %s; nothing is written to it. "
+                    r"`swap format %s` makes it an area again" % (n, w, n) for n, w in zip(names, what)])
+        m.wait_log([r"swap area on %sp1 passed over: the partition is not of a swap area's type" % names[1]])
+        for name in names:
+            assert "behind its signature is" in m.command("swap test 1 " + name)
+        assert "no swap area" in m.command("swap")
+        m.poweroff()
+    with on.machine(extra=extra, cmdline="swap=disk:" + names[0]) as m:
+        m.prompt()
+        m.wait_log([r"swap = disk:%s: no swap on %s: behind its signature is %s" % (names[0], names[0], what[0])])
+        assert "no swap area" in m.command("swap")
+        m.poweroff()
+    assert [digest(image) for image in (dos, gpt, raid)] == before
+    with on.machine(extra=extra, cmdline="swap=disk:%sp1" % names[1]) as m:  # named, it is meant
+        m.prompt()
+        m.wait_log([r"swap on %sp1: 2 MiB" % names[1]])
+        part = names[1] + "p2"
+        out = m.command("swap format %s %s" % (part, format_code(m, part)))
+        assert "not in use: there is one already, on %sp1" % names[1] in out and "type" not in out, out
+        assert "formatted" in m.command("swap format %s %s" % (names[2], format_code(m, names[2])))
+        m.poweroff()
+    assert digest(dos) == before[0]
+    with on.machine(extra=extra, cmdline="swap=auto") as m:
+        m.prompt()
+        m.wait_log([r"swap on %sp2: 5 MiB" % names[1]])
+        exercise(m, names[2])
+        m.poweroff()
+
+
+@runs_on(svm={"mem": "256M"})
+def test_swap_read_only(on):
+    """A signed disk that cannot be written is no swap area, and not formatted. QEMU only: disks of Bochs are
+    written. A partition of another type that is formatted is taken at once, but by `auto` never."""
+    locked = swap_image(on.name + "-locked")
+    parted = filled_image(on.name + "-parted")
+    write_gpt(parted, [(LINUX, 2048, 24575, "root")])
+    before = digest(locked)
+    extra = drive("virtio", locked, 0, options=",readonly=on") + drive("nvme", parted, 1)
+    with on.machine(extra=extra, cmdline="swap=disk:virtio0") as m:
+        m.prompt()
+        m.wait_log([r"swap = disk:virtio0: no swap on virtio0: the disk is read-only"])
+        assert "virtio0: is read-only" in m.command("swap format virtio0")
+        assert "virtio0: the disk is read-only" in m.command("swap test 1 virtio0")
+        assert "no swap area" in m.command("swap")
+        code = format_code(m, "nvme0p1")
+        out = m.command("swap format nvme0p1 " + code)
+        assert "at start-up only `swap = disk:nvme0p1` takes it" in out and "not in use" not in out, out
+        m.wait_log([r"swap on nvme0p1: 9 MiB"])
+        m.poweroff()
+    for option, in_use in (("auto", False), ("disk:nvme0p1", True)):
+        with on.machine(extra=extra, cmdline="swap=" + option) as m:
+            m.prompt()
+            assert ("no swap area" in m.command("swap")) != in_use
+            if not in_use:
+                m.wait_log([r"swap area on virtio0 passed over: the disk is read-only",
+                            r"swap area on nvme0p1 passed over: the partition is not of a swap area's type"])
+            m.poweroff()
+    assert digest(locked) == before
 
 
 @runs_on(svm={"mem": "256M"})
@@ -187,9 +273,10 @@ def test_swap_lent(on):
     area = mkswap.header(16 * MIB // 4096)
     with open(forged, "r+b") as f:
         f.write(area)
-    ours = swap_image(on.name + "-ours")
-    extra = (drive("virtio", forged, 0, serial="GUEST") + drive("nvme", parted, 1, serial="P") +
-             drive("sata", ours, 2))
+    extra, (guest, disk, ours) = attach(on, forged, parted, swap_image(on.name + "-ours"))
+    one, two = disk + "p1", disk + "p2"
+    # By serial numbers where we give them.
+    serials = ("s0", "s1") if on.vendor == "svm" else (guest, disk)
     vm = {"memory": "8M", "kernel": "hello.elf", "output": "log", "cmdline": "name=a end=exit"}
 
     def machine(option, *names):
@@ -200,30 +287,30 @@ def test_swap_lent(on):
                                    "hello.elf": guest_elf("hello")})
 
     lent = r"swap area on %s passed over: it is on the disk of vm %s"
-    with machine("auto", "GUEST", "nvme0") as m:  # a serial number; a disk whose partitions are signed
+    with machine("auto", serials[0], disk) as m:  # a disk whose partitions are signed
         m.prompt()
-        m.wait_log([lent % ("virtio0", "vm0"), lent % ("nvme0p1", "vm1"), lent % ("nvme0p2", "vm1"),
-                    r"swap on sata0: 14 MiB"])
+        m.wait_log([lent % (guest, "vm0"), lent % (one, "vm1"), lent % (two, "vm1"),
+                    r"swap on %s: 14 MiB" % ours])
         m.poweroff()
-    with machine("auto", "virtio0", "nvme0p1", "sata0") as m:  # a partition leaves its neighbour
+    with machine("auto", guest, one, ours) as m:  # a partition leaves its neighbour
         m.prompt()
-        m.wait_log([lent % ("nvme0p1", "vm1"), r"swap on nvme0p2: 5 MiB"])
+        m.wait_log([lent % (one, "vm1"), r"swap on %s: 5 MiB" % two])
         m.poweroff()
-    with machine("disk:nvme0p2", "P") as m:  # a partition of the VM's disk
+    with machine("disk:" + two, serials[1]) as m:  # a partition of the VM's disk
         m.prompt()
-        m.wait_log([r"swap = disk:nvme0p2: nvme0p2 is on the disk of vm vm0; no swap"])
+        m.wait_log([r"swap = disk:%s: no swap on %s: it is on the disk of vm vm0" % (two, two)])
         assert "no swap area" in m.command("swap")
         m.poweroff()
-    with machine("disk:" + area[32:48].hex(), "sata0") as m:  # an area by its UUID, which the log says
+    with machine("disk:" + area[32:48].hex(), ours) as m:  # an area by its UUID, which the log says
         m.prompt()
-        m.wait_log([r"swap on virtio0: 14 MiB, UUID " + area[32:48].hex()])
+        m.wait_log([r"swap on %s: 14 MiB, UUID %s" % (guest, area[32:48].hex())])
         m.poweroff()
-    with machine("disk:" + area[32:48].hex(), "virtio0") as m:  # the UUID in a forged signature
+    with machine("disk:" + area[32:48].hex(), guest) as m:  # the UUID in a forged signature
         m.prompt()
-        m.wait_log([lent % ("virtio0", "vm0"), "no such disk, partition or area"])
+        m.wait_log([lent % (guest, "vm0"), "no such disk, partition or area"])
         assert "no swap area" in m.command("swap")
         m.poweroff()
-    with machine("ram:16M", "ram0", "virtio0") as m:
+    with machine("ram:16M", "ram0", guest) as m:
         m.prompt()
         m.wait_log([r"vm vm0: disk: ram0 is in use, by another VM or for swapping",
                     r"swap on ram0: 14 MiB"])

@@ -14,6 +14,7 @@
 #include "kernel/drivers/label.h"
 #include "kernel/lib/crc32.h"
 #include "kernel/lib/rng.h"
+#include "tests/host/partitions.h"
 
 #define SECTORS 2048u
 #define BYTES (SECTORS * 512u)
@@ -47,59 +48,21 @@ static int start(void **state)
     return 0;
 }
 
-static void put32(size_t at, uint32_t v)
-{
-    memcpy(disk + at, &v, sizeof(v));
-}
-
-static void put64(size_t at, uint64_t v)
-{
-    memcpy(disk + at, &v, sizeof(v));
-}
-
 static void mbr_entry(size_t sector, unsigned i, uint8_t type, uint32_t first, uint32_t nr)
 {
-    size_t at = sector * 512 + 446 + 16 * i;
-
-    disk[at + 4] = type;
-    put32(at + 8, first);
-    put32(at + 12, nr);
-    disk[sector * 512 + 510] = 0x55;
-    disk[sector * 512 + 511] = 0xaa;
+    partitions_mbr(disk, sector, i, type, first, nr);
 }
 
 static void gpt_header(uint64_t lba, uint64_t entries)
 {
-    size_t unit = source.sector_bytes;
-    size_t at = lba * unit;
-
-    memcpy(disk + at, "EFI PART", 8);
-    put32(at + 8, 0x10000);
-    put32(at + 12, 92);
-    put32(at + 16, 0);
-    put64(at + 24, lba);
-    put64(at + 72, entries);
-    put32(at + 80, 128);
-    put32(at + 84, 128);
-    put32(at + 88, crc32(0, disk + entries * unit, 128 * 128));
-    put32(at + 16, crc32(0, disk + at, 92));
+    partitions_gpt_header(disk, source.sector_bytes, lba, entries);
 }
 
 static void gpt_entry(uint64_t entries, unsigned i, const uint8_t type[16], uint64_t first,
                       uint64_t last, const char *name)
 {
-    size_t at = entries * source.sector_bytes + 128 * i;
-
-    memcpy(disk + at, type, 16);
-    put64(at + 32, first);
-    put64(at + 40, last);
-    for (unsigned c = 0; name[c] != '\0'; c++) {
-        disk[at + 56 + 2 * c] = (uint8_t)name[c];
-    }
+    partitions_gpt_entry(disk, source.sector_bytes, entries, i, type, first, last, name);
 }
-
-static const uint8_t linux_type[16] = {0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47,
-                                       0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4};
 
 /* Two partitions, entries 1 and 100, in both tables. */
 static void make_gpt(void)
@@ -110,7 +73,7 @@ static void make_gpt(void)
 
     mbr_entry(0, 0, 0xee, 1, 0xffffffff);
     for (unsigned i = 0; i < 2; i++) {
-        gpt_entry(entries[i], 0, linux_type, 64, 127, "root");
+        gpt_entry(entries[i], 0, partitions_linux, 64, 127, "root");
         gpt_entry(entries[i], 99, label_swap_type, 128, 191, "swap \xe4");
         gpt_header(i == 0 ? 1 : last, entries[i]);
     }
@@ -182,9 +145,9 @@ static void test_gpt_beyond(void **state)
 {
     (void)state;
     make_gpt();
-    gpt_entry(2, 1, linux_type, 100, SECTORS, "big");
-    gpt_entry(2, 2, linux_type, 100, 99, "negative");
-    gpt_entry(2, 3, linux_type, UINT64_MAX, UINT64_MAX, "far");
+    gpt_entry(2, 1, partitions_linux, 100, SECTORS, "big");
+    gpt_entry(2, 2, partitions_linux, 100, 99, "negative");
+    gpt_entry(2, 3, partitions_linux, UINT64_MAX, UINT64_MAX, "far");
     gpt_header(1, 2);
     expect_gpt(NULL);
 }
@@ -267,6 +230,27 @@ static void test_content(void **state)
     assert_null(label_content(&source, 100, 1000, page));
 }
 
+/* The swap area's own mark hides no other. */
+static void test_foreign(void **state)
+{
+    uint8_t *area = disk + 100 * 512;
+    const char *name;
+
+    (void)state;
+    memcpy(area, "BALLAST-SWAP-01", 16);
+    assert_int_equal(label_foreign(&source, 100, 1000, page, &name), HV_OK);
+    assert_null(name);
+    memcpy(area + 65600, "_BHRfS_M", 8);
+    assert_string_equal(label_content(&source, 100, 1000, page), "Ballast swap area");
+    assert_int_equal(label_foreign(&source, 100, 1000, page, &name), HV_OK);
+    assert_string_equal(name, "btrfs");
+    memcpy(area + 1080, "\x53\xef", 2);
+    assert_int_equal(label_foreign(&source, 100, 1000, page, &name), HV_OK);
+    assert_string_equal(name, "ext2, ext3 or ext4");
+    unreadable = 101;
+    assert_int_equal(label_foreign(&source, 100, 1000, page, &name), HV_EIO);
+}
+
 static void test_crc(void **state)
 {
     (void)state;
@@ -299,10 +283,10 @@ static void test_hostile(void **state)
         if (rng_below(&rng, 2)) { /* damage that the checksum does not show */
             size_t unit = source.sector_bytes;
 
-            put64(unit + 72, rng_below(&rng, 4) ? 2 : rng_next(&rng));
-            put32(unit + 80, (uint32_t)rng_next(&rng) >> rng_below(&rng, 32));
-            put32(unit + 16, 0);
-            put32(unit + 16, crc32(0, disk + unit, 92));
+            partitions_put64(disk + unit + 72, rng_below(&rng, 4) ? 2 : rng_next(&rng));
+            partitions_put32(disk + unit + 80, (uint32_t)rng_next(&rng) >> rng_below(&rng, 32));
+            partitions_put32(disk + unit + 16, 0);
+            partitions_put32(disk + unit + 16, crc32(0, disk + unit, 92));
         }
         if (label_read(&source, page, &label) != HV_OK) {
             continue;
@@ -326,6 +310,7 @@ int main(void)
         cmocka_unit_test_setup(test_mbr_loop, start),
         cmocka_unit_test_setup(test_no_table, start),
         cmocka_unit_test_setup(test_content, start),
+        cmocka_unit_test_setup(test_foreign, start),
         cmocka_unit_test_setup(test_crc, start),
         cmocka_unit_test_setup(test_hostile, start),
     };

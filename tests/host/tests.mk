@@ -106,7 +106,10 @@ test_balloon_SRCS := $(MM_ENV_SRCS) $(MM_PT_SRCS) $(MM_P2M_SRCS) mm/nested.c mm/
 
 # Disks.
 test_blk_SRCS := $(MM_ENV_SRCS) kernel/drivers/blk_queue.c
-test_label_SRCS := kernel/drivers/label.c kernel/lib/crc32.c kernel/lib/rng.c kernel/lib/printf.c kernel/lib/string.c
+LABEL_SRCS := tests/host/partitions.c kernel/drivers/label.c $(addprefix kernel/lib/,crc32.c printf.c string.c)
+test_label_SRCS := $(LABEL_SRCS) kernel/lib/rng.c
+test_swaparea_SRCS := $(MM_ENV_SRCS) $(LABEL_SRCS) kernel/drivers/swaparea.c kernel/drivers/blkclaim.c \
+                      $(addprefix kernel/lib/,err.c parse.c random.c)
 
 test_terminal_SRCS := kernel/shell/terminal.c
 test_wset_SRCS := guests/wset/parse.c guests/wset/run.c
