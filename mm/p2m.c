@@ -16,22 +16,26 @@
 #include "mm/slab.h"
 #include "mm/view.h"
 
+static void fill_node(mfn_t node, enum p2m_state state)
+{
+    uint64_t *words = env_frame_ptr(node);
+
+    for (unsigned i = 0; i < NODE_WORDS; i++) {
+        words[i] = state;
+    }
+}
+
 enum hv_err p2m_node_alloc(const struct p2m *p, enum p2m_state state, mfn_t *out)
 {
     enum hv_err err = HV_ENOMEM;
-    uint64_t *words;
 
     if (env_may_allocate("p2m.node")) {
         err = buddy_alloc(0, FRAME_P2M, p->owner, 0, out);
     }
-    if (err != HV_OK) {
-        return err;
+    if (err == HV_OK) {
+        fill_node(*out, state);
     }
-    words = env_frame_ptr(*out);
-    for (unsigned i = 0; i < NODE_WORDS; i++) {
-        words[i] = state;
-    }
-    return HV_OK;
+    return err;
 }
 
 /* What the record of a retired node says of the region: its first gfn and its size. */
@@ -56,11 +60,25 @@ static mfn_t take_retired(struct p2m *p, uint32_t tag)
     return found;
 }
 
-enum hv_err p2m_node_take(struct p2m *p, gfn_t first, unsigned order, mfn_t *out, bool *fresh)
+enum hv_err p2m_node_take(struct p2m *p, gfn_t first, unsigned order, mfn_t *spare, mfn_t *out,
+                          bool *fresh)
 {
     *out = take_retired(p, region_tag(first, order));
     *fresh = !mfn_valid(*out);
-    return *fresh ? p2m_node_alloc(p, P2M_UNTOUCHED, out) : HV_OK;
+    if (!*fresh) {
+        return HV_OK;
+    }
+    if (spare == NULL) {
+        return p2m_node_alloc(p, P2M_UNTOUCHED, out);
+    }
+    if (!mfn_valid(*spare)) {
+        return HV_ENOMEM;
+    }
+    *out = *spare;
+    *spare = MFN_NONE;
+    buddy_retype(*out, FRAME_P2M, p->owner);
+    fill_node(*out, P2M_UNTOUCHED);
+    return HV_OK;
 }
 
 void p2m_node_retire(struct p2m *p, gfn_t first, unsigned order, mfn_t node)

@@ -113,7 +113,7 @@ static enum hv_err split_around(struct p2m *p, gfn_t gfn, struct p2m_entry *e)
         err = p2m_divide(p, e);
         return err == HV_EBUSY ? HV_EAGAIN : err;
     }
-    err = p2m_large_split(p, gfn);
+    err = p2m_large_split(p, gfn, NULL);
     if (err == HV_EBUSY && p2m_same(e)) {
         return HV_EBUSY;
     }

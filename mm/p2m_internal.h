@@ -235,11 +235,13 @@ void p2m_unpin_private(struct p2m *p, gfn_t gfn, const struct p2m_entry *e, void
 
 /*
  * A node for the words below the aligned region of `order` at `first`: one that was retired from there,
- * or a fresh one, not counted yet. p2m_node_retire takes it out of use again: its words are marked,
- * and it waits for the next one who needs a node there. The p2m is not locked for taking (retired
- * nodes of one region are taken by one thread at a time), and locked for retiring.
+ * or a fresh one, not counted yet. A fresh one is allocated, or, unless `spare` is NULL, made of *spare, a
+ * frame of use FRAME_HOST, which is MFN_NONE afterwards. HV_ENOMEM: no frame, or no *spare.
+ * p2m_node_retire takes it out of use again: its words are marked, and it waits for the next one who needs a
+ * node there. The p2m is not locked for taking (retired nodes of one region are taken by one thread at a
+ * time), and locked for retiring.
  */
-enum hv_err p2m_node_take(struct p2m *p, gfn_t first, unsigned order, mfn_t *out,
+enum hv_err p2m_node_take(struct p2m *p, gfn_t first, unsigned order, mfn_t *spare, mfn_t *out,
                           bool *fresh) __must_check;
 void p2m_node_retire(struct p2m *p, gfn_t first, unsigned order, mfn_t node);
 

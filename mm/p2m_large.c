@@ -64,7 +64,18 @@ static void split_word(struct p2m *p, gfn_t first, struct p2m_entry *e, mfn_t no
     word_store((uint64_t *)e->word, word_next(e->seq, KIND_NODE, node) & ~HEAT_MASK);
 }
 
-enum hv_err p2m_large_split(struct p2m *p, gfn_t gfn)
+/* A fresh node, of which nobody has heard, is not needed after all. */
+static void put_node_back(mfn_t node, mfn_t *spare)
+{
+    if (spare == NULL) {
+        buddy_free(node, 0);
+        return;
+    }
+    buddy_retype(node, FRAME_HOST, OWNER_HOST);
+    *spare = node;
+}
+
+enum hv_err p2m_large_split(struct p2m *p, gfn_t gfn, mfn_t *spare)
 {
     struct flush_batch batch;
     struct p2m_entry e;
@@ -78,7 +89,7 @@ enum hv_err p2m_large_split(struct p2m *p, gfn_t gfn)
         return HV_ENOENT;
     }
     first = GFN(ALIGN_DOWN(gfn.n, BIT(e.order)));
-    err = p2m_node_take(p, first, e.order, &node, &fresh);
+    err = p2m_node_take(p, first, e.order, spare, &node, &fresh);
     if (err != HV_OK) {
         return err;
     }
@@ -92,11 +103,13 @@ enum hv_err p2m_large_split(struct p2m *p, gfn_t gfn)
         if (p->view != NULL) {
             p->view->ops->drop(p->view, first, BIT(e.order), &batch);
         }
-    } else {
+    } else if (!fresh) {
         p2m_node_retire(p, first, e.order, node);
-        p->count.overhead += fresh;
     }
     spin_unlock(&p->lock);
+    if (err != HV_OK && fresh) {
+        put_node_back(node, spare);
+    }
     flush_batch_commit(&batch);
     return err;
 }
@@ -413,7 +426,7 @@ uint64_t p2m_large_split_coldest(struct p2m *p, uint64_t nr,
 
             p2m_query(p, gfn, &e);
             if (e.state == P2M_PRIVATE && e.order != ORDER_4K && word_heat(e.seq) >= cold &&
-                p2m_large_split(p, gfn) == HV_OK) {
+                p2m_large_split(p, gfn, NULL) == HV_OK) {
                 done++;
                 if (e.order == ORDER_2M) {
                     split(p, gfn);

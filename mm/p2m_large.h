@@ -12,9 +12,13 @@
 struct p2m;
 struct p2m_entry;
 
-/* Split the large page around gfn into pages of the next smaller size. HV_ENOENT: no large page there.
- * HV_EBUSY: part of it is pinned, or it changed meanwhile. HV_ENOMEM. */
-enum hv_err p2m_large_split(struct p2m *p, gfn_t gfn) __must_check;
+/*
+ * Split the large page around gfn into pages of the next smaller size. What this takes is a frame for their
+ * words, unless one is left from earlier: allocated, or, so that who makes memory free needs none, *spare, a
+ * frame of use FRAME_HOST, which is MFN_NONE once it is used. HV_ENOENT: no large page there. HV_EBUSY: part
+ * of it is pinned, or it changed meanwhile. HV_ENOMEM: no frame, or `spare` is not NULL and *spare MFN_NONE.
+ */
+enum hv_err p2m_large_split(struct p2m *p, gfn_t gfn, mfn_t *spare) __must_check;
 
 /*
  * Put the 2 MiB of small pages around gfn onto `block`, 512 frames of use FRAME_GUEST and p's owner,

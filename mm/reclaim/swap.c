@@ -12,7 +12,6 @@
 #include "mm/share/index.h"
 #include "mm/share/scan.h"
 
-#define RUN_PAGES 8u /* neighbours that leave together, aligned */
 /* Runs drawn for a batch, then as many again, which take any shared page too where there are slots. Only if
  * none of them gave a page all pages are looked through. */
 #define TRIES 64u
@@ -56,16 +55,26 @@ static gfn_t nth_page(const struct p2m *p, uint64_t n)
     return GFN(0);
 }
 
+/* The large page around gfn becomes smaller ones. */
+static bool split(struct p2m *p, gfn_t gfn)
+{
+    mfn_t spare = spare_take(0);
+    enum hv_err err = p2m_large_split(p, gfn, &spare);
+
+    spare_put(spare);
+    return err == HV_OK;
+}
+
 /*
  * A private page of 4 KiB that nobody holds; one of a large page, by splitting that. Large pages that are in
- * use, or in the way of memory for their tables, stay. The last page on a shared frame; one of several, which
- * frees nothing by itself, with `any_shared`: only for a slot.
+ * use stay. The last page on a shared frame; one of several, which frees nothing by itself, with
+ * `any_shared`: only for a slot.
  */
 static bool is_victim(struct p2m *p, gfn_t gfn, struct p2m_entry *e, bool any_shared)
 {
     p2m_query(p, gfn, e);
     while (e->state == P2M_PRIVATE && e->order != ORDER_4K) {
-        if (p2m_large_split(p, gfn) != HV_OK) {
+        if (!split(p, gfn)) {
             return false;
         }
         p2m_query(p, gfn, e);

@@ -15,7 +15,8 @@
  * Victims are drawn at random, in short runs of neighbours, so that no guest's own replacement can
  * fall in step. All of a batch are nominated (write-protected, one flush; mm/share/cow.h), copied,
  * and what was not written meanwhile leaves at the end: a page stays in its frame until its copy is
- * safe. Taking allocates nothing: batches, copies and spare frames are reserved by swap_init.
+ * safe. Taking allocates nothing: batches, copies, and spare frames for the caches and for the words of large
+ * pages that are split, are reserved by swap_init; spares that were used are replaced by what became free.
  *
  * A slot's contents are encrypted with a key of this boot (crypt.h) and checked by a sum when they
  * come back. A slot that cannot be written is retired, and the page tried elsewhere. A page that

@@ -26,7 +26,6 @@
 #include "mm/slab.h"
 #include "mm/view.h"
 
-#define NR_BATCHES 4u
 #define RELAX_PAGES 8u /* encrypted between two looks at what else is to do */
 #define TRIES 3u       /* times that a page is written before it stays */
 
@@ -62,8 +61,8 @@ static struct swap_batch *batches[NR_BATCHES];
 
 /* ---- Reserves ---- */
 
-/* Frames for the caches: as many as one batch can need. */
-static void refill_spares(void)
+/* From the frames that became free, or at start-up. False: there are not enough. */
+static bool refill_spares(void)
 {
     for (;;) {
         mfn_t mfn;
@@ -74,29 +73,21 @@ static void refill_spares(void)
         spin_unlock(&swap.lock);
         if (full || !env_may_allocate("swap.spare") ||
             buddy_alloc(0, FRAME_HOST, OWNER_HOST, 0, &mfn) != HV_OK) {
-            return;
+            return full;
         }
-        spin_lock(&swap.lock);
-        full = swap.nr_spare == ARRAY_SIZE(swap.spare);
-        if (!full) {
-            swap.spare[swap.nr_spare++] = mfn;
-        }
-        spin_unlock(&swap.lock);
-        if (full) {
-            buddy_free(mfn, 0);
-        }
+        spare_put(mfn);
     }
 }
 
-static mfn_t spare_take(void)
+mfn_t spare_take(unsigned leave)
 {
     spin_lock(&swap.lock);
-    mfn_t mfn = swap.nr_spare != 0 ? swap.spare[--swap.nr_spare] : MFN_NONE;
+    mfn_t mfn = swap.nr_spare > leave ? swap.spare[--swap.nr_spare] : MFN_NONE;
     spin_unlock(&swap.lock);
     return mfn;
 }
 
-static void spare_put(mfn_t mfn)
+void spare_put(mfn_t mfn)
 {
     bool room;
 
@@ -140,8 +131,7 @@ enum hv_err batch_init(void)
         b->req.arg = b;
         list_add_tail(&swap.free_batches, &b->node);
     }
-    refill_spares();
-    return HV_OK;
+    return refill_spares() ? HV_OK : HV_ENOMEM;
 }
 
 void batch_fini(void)
@@ -157,7 +147,7 @@ void batch_fini(void)
         kfree(batches[i]);
         batches[i] = NULL;
     }
-    while (mfn_valid(mfn = spare_take())) {
+    while (mfn_valid(mfn = spare_take(0))) {
         buddy_free(mfn, 0);
     }
 }
@@ -193,6 +183,7 @@ static void batch_put(struct swap_batch *b)
 {
     struct p2m *p = b->p;
 
+    (void)refill_spares();
     spin_lock(&swap.lock);
     list_add_tail(&swap.free_batches, &b->node);
     spin_unlock(&swap.lock);
@@ -337,7 +328,7 @@ static uint64_t flush_evicted(struct swap_batch *b, struct flush_batch *flush)
 static bool keep(struct swap_batch *b, struct leaving *l, unsigned bytes, uint64_t place,
                  struct flush_batch *flush)
 {
-    mfn_t spare = bytes != 0 ? spare_take() : MFN_NONE;
+    mfn_t spare = bytes != 0 ? spare_take(NODE_SPARES) : MFN_NONE;
     struct p2m *p = b->p;
     bool ok;
 
@@ -401,7 +392,7 @@ static uint64_t keep_some(struct swap_batch *b)
         }
     }
     freed = flush_evicted(b, &flush);
-    refill_spares();
+    (void)refill_spares();
     return freed;
 }
 

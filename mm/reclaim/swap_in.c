@@ -15,7 +15,6 @@
 #include "mm/slab.h"
 
 #define NR_READS 32u
-#define RUN_PAGES 8u /* as victims are chosen */
 
 struct coming {
     gfn_t gfn;

@@ -14,6 +14,13 @@
 #include "kernel/lib/ratelimit.h"
 #include "mm/reclaim/swap.h"
 
+#define NR_BATCHES 4u
+#define RUN_PAGES 8u /* neighbours that leave together, aligned, and come back together */
+/* Frames set aside: what one batch can need in a cache; and, which the caches leave alone, nodes for the large
+ * pages that all batches come from, two for each run: it may be of a 1 GiB page. */
+#define CACHE_SPARES SWAP_BATCH
+#define NODE_SPARES (NR_BATCHES * (SWAP_BATCH / RUN_PAGES) * 2)
+
 struct done_node {
     struct done_node *next;
 };
@@ -27,7 +34,7 @@ struct swap {
     unsigned nr_free_reads;
     bool reads_lacked; /* somebody found no free read, and few have become free since */
     struct rng rng;
-    mfn_t spare[SWAP_BATCH];
+    mfn_t spare[CACHE_SPARES + NODE_SPARES];
     unsigned nr_spare;
     struct done_node *done_reads, *done_batches; /* atomic */
     struct swap_stats stats;                     /* each number atomic */
@@ -95,3 +102,7 @@ bool batch_add(struct swap_batch *b, gfn_t gfn, const struct p2m_entry *e);
 /* Nominate, compress what may be, start writing the rest; the batch is used up. */
 void batch_run(struct swap_batch *b, const struct swap_how *how, struct swap_step *out);
 uint64_t batch_reap(void);
+/* One of the frames that were set aside, of use FRAME_HOST; MFN_NONE: there are no more than `leave`, which are
+ * for others. Back with what was not used; MFN_NONE is ignored. */
+mfn_t spare_take(unsigned leave);
+void spare_put(mfn_t mfn);

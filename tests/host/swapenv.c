@@ -341,13 +341,18 @@ void swapenv_check_all(bool touch)
 
 /* ---- One thing at a time ---- */
 
-void swapenv_quiet_start(void)
+void swapenv_quiet_start_with(unsigned nr_cpus, bool large_pages, bool encrypt)
 {
     rng_seed(&swapenv.rng, 3);
-    swapenv_start(1, false, true);
+    swapenv_start(nr_cpus, large_pages, encrypt);
     test_env.on_relax = NULL;
     test_env.on_flush = swapenv_quiet_flush_hook;
     swapenv.how.share = false;
+}
+
+void swapenv_quiet_start(void)
+{
+    swapenv_quiet_start_with(1, false, true);
 }
 
 void swapenv_put(unsigned nr, uint64_t gfn, uint64_t contents)

@@ -57,7 +57,8 @@ void swapenv_pin_step(struct tlbguest *vm);
 /* Counted, owned, as written. With `touch`, everything is brought back. */
 void swapenv_check_all(bool touch);
 
-/* One processor, and guests that do only what the test says. */
+/* Guests that do only what the test says; without arguments one processor, small pages, encryption. */
+void swapenv_quiet_start_with(unsigned nr_cpus, bool large_pages, bool encrypt);
 void swapenv_quiet_start(void);
 void swapenv_quiet_flush_hook(struct flush_domain *d);
 /* A VM writes, reads. */

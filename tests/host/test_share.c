@@ -39,7 +39,7 @@ static void split_or_join(struct tlbguest *vm)
     mfn_t block;
 
     if (rng_below(&shareenv.rng, 2)) {
-        nr_split += rng_below(&shareenv.rng, 2) ? p2m_large_split(vm->p2m, gfn) == HV_OK
+        nr_split += rng_below(&shareenv.rng, 2) ? p2m_large_split(vm->p2m, gfn, NULL) == HV_OK
                                                 : p2m_large_split_coldest(vm->p2m, 1, count_split);
         return;
     }

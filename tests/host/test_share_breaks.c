@@ -203,11 +203,11 @@ static void a_gigabyte_splits(void **state)
     for (uint64_t gfn = 0; gfn < marked; gfn++) {
         *(uint64_t *)env_frame_ptr(mfn_add(whole.mfn, gfn)) = 1 + gfn / 2;
     }
-    assert_int_equal(p2m_large_split(p, GFN(pages - 1)), HV_OK);
+    assert_int_equal(p2m_large_split(p, GFN(pages - 1), NULL), HV_OK);
     p2m_counters(p, &count);
     assert_int_equal(count.large_1g, 0);
     assert_int_equal(count.large_2m, 512);
-    assert_int_equal(p2m_large_split(p, GFN(7)), HV_OK);
+    assert_int_equal(p2m_large_split(p, GFN(7), NULL), HV_OK);
     p2m_query(p, GFN(7), &e);
     assert_int_equal(e.order, ORDER_4K);
     assert_int_equal(e.mfn.n, whole.mfn.n + 7);

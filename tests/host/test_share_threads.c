@@ -162,7 +162,7 @@ static void *large_main(void *arg)
         gfn_t gfn = GFN(rng_below(&rng, PAGES / 512) * 512);
         mfn_t block;
 
-        (void)!p2m_large_split(guests[i].p2m, gfn);
+        (void)!p2m_large_split(guests[i].p2m, gfn, NULL);
         p2m_large_age(guests[i].p2m);
         if (buddy_alloc(ORDER_2M, FRAME_GUEST, i + 1, 0, &block) == HV_OK &&
             p2m_large_join(guests[i].p2m, gfn, 512, block) != HV_OK) {

@@ -239,12 +239,8 @@ static void written_before_flush(void **state)
     for (comes_back.way = BY_GUEST; comes_back.way < NR_WAYS; comes_back.way++) {
         struct swap_step done;
 
-        rng_seed(&swapenv.rng, 3);
-        swapenv_start(2, false, true);
-        test_env.on_flush = swapenv_quiet_flush_hook;
-        test_env.on_relax = NULL;
+        swapenv_quiet_start_with(2, false, true);
         swapenv.how.zip_pct = 100;
-        swapenv.how.share = false;
         env_set_cpu(0);
         swapenv_fill_pages(KIND_QUARTER, 0, 64);
         comes_back.written = 0;
@@ -424,7 +420,7 @@ static void back_for_a_large_page(void **state)
     swapenv_check_all(true);
 
     swapenv_fill_pages(KIND_RANDOM, 512, 1);
-    assert_int_equal(p2m_large_split(p, GFN(0)), HV_OK);
+    assert_int_equal(p2m_large_split(p, GFN(0), NULL), HV_OK);
     while (swap_out(p, 600, &swapenv.how, &done) != HV_ENOENT) {
         swapenv_drain();
     }
@@ -478,24 +474,103 @@ static void contents_are_seen(void **state)
     swapenv_stop();
 }
 
-/* Every frame that there is has been given away: pages leave all the same. */
+/* Every frame that there is has been given away: pages leave all the same, those of large pages too. */
 static void taking_allocates_nothing(void **state)
 {
     struct p2m_counters count;
 
     (void)state;
-    swapenv_quiet_start();
-    swapenv.how.zip_pct = 100;
-    swapenv_fill_pages(KIND_QUARTER, 0, 100);
-    swapenv_fill_pages(KIND_HALF, 100, 100);
-    swapenv_fill_pages(KIND_RANDOM, 200, 300);
+    for (unsigned large = 0; large < 2; large++) {
+        swapenv_quiet_start_with(1, large, true);
+        swapenv.how.zip_pct = 100;
+        swapenv_fill_pages(KIND_QUARTER, 0, 100);
+        swapenv_fill_pages(KIND_HALF, 100, 100);
+        swapenv_fill_pages(KIND_RANDOM, 200, 824);
+        swapenv_count_pages(&count);
+        assert_int_equal(count.large_2m, 2 * large);
+        /* A page for the cache takes a frame that was set aside, and so does splitting a large page. */
+        test_env.fail_rate = 1;
+        swapenv_take_all();
+        swapenv_count_pages(&count);
+        assert_true(count.consumed == 0 && count.large_2m == 0 && count.swapped >= 824);
+        assert_int_equal(count.compressed + count.swapped, 1024);
+        test_env.fail_rate = 0;
+        swapenv_check_all(true);
+        swapenv_stop();
+    }
+}
+
+static uint64_t frames_in_use(enum frame_use use)
+{
+    struct buddy_stats s;
+
+    buddy_stats(&s);
+    return s.used[use];
+}
+
+/* What splitting took of the frames that were set aside comes back from what left, as soon as that can be had. */
+static void spares_are_replaced(void **state)
+{
+    struct p2m_counters count;
+    uint64_t host;
+
+    (void)state;
+    swapenv_quiet_start_with(1, true, true);
+    swapenv.how.compress = false;
+    swapenv_fill_pages(KIND_RANDOM, 0, 1024);
+    host = frames_in_use(FRAME_HOST);
     test_env.fail_rate = 1;
-    /* A page for the cache takes a frame that was set aside: those are refilled from what has left. */
-    swapenv_take_all();
-    swapenv_count_pages(&count);
-    assert_true(count.consumed == 0 && count.swapped >= 300);
-    assert_int_equal(count.compressed + count.swapped, 500);
+    for (unsigned i = 0; i < 20 && (swapenv_count_pages(&count), count.large_2m != 0); i++) {
+        assert_true(swap_out_some() > 0);
+        swapenv_drain();
+    }
+    assert_int_equal(count.large_2m, 0);
+    assert_int_equal(frames_in_use(FRAME_HOST), host - 2);
+    assert_true(count.swapped > 0 && count.swapped < 1024);
     test_env.fail_rate = 0;
+    assert_true(swap_out_some() > 0);
+    swapenv_drain();
+    assert_int_equal(frames_in_use(FRAME_HOST), host);
+    swapenv_check_all(true);
+    swapenv_stop();
+}
+
+/* A large page part of which is pinned stays as it is, and costs nothing: not a frame of who splits it, nor of
+ * those that are set aside. */
+static void pinned_large_page_stays(void **state)
+{
+    uint64_t host, nodes;
+    struct p2m_counters count;
+    struct swap_step done;
+    mfn_t spare, none = MFN_NONE;
+    struct p2m *p;
+    void *page;
+
+    (void)state;
+    swapenv_quiet_start_with(1, true, true);
+    p = swapenv.vms[0].p2m;
+    swapenv_fill_pages(KIND_RANDOM, 0, 512);
+    assert_int_equal(p2m_get(p, GFN(77), P2M_READ, &page), HV_OK);
+    assert_int_equal(buddy_alloc(0, FRAME_HOST, OWNER_HOST, 0, &spare), HV_OK);
+    host = frames_in_use(FRAME_HOST);
+    nodes = frames_in_use(FRAME_P2M);
+    for (unsigned i = 0; i < 10; i++) {
+        assert_int_equal(swap_out(p, SWAP_BATCH, &swapenv.how, &done), HV_ENOENT);
+        assert_int_equal(p2m_large_split(p, GFN(0), &spare), HV_EBUSY);
+        assert_true(mfn_valid(spare));
+        assert_int_equal(p2m_large_split(p, GFN(0), NULL), HV_EBUSY);
+    }
+    assert_int_equal(frames_in_use(FRAME_HOST), host);
+    assert_int_equal(frames_in_use(FRAME_P2M), nodes);
+    p2m_put(p, GFN(77), page);
+
+    assert_int_equal(p2m_large_split(p, GFN(0), &none), HV_ENOMEM);
+    swapenv_count_pages(&count);
+    assert_int_equal(count.large_2m, 1);
+    assert_int_equal(p2m_large_split(p, GFN(0), &spare), HV_OK);
+    assert_false(mfn_valid(spare));
+    assert_int_equal(frames_in_use(FRAME_HOST), host - 1);
+    assert_int_equal(frames_in_use(FRAME_P2M), nodes + 1);
     swapenv_check_all(true);
     swapenv_stop();
 }
@@ -786,6 +861,8 @@ int main(void)
         cmocka_unit_test(reads_of_others),
         cmocka_unit_test(overwritten),
         cmocka_unit_test(contents_are_seen),
+        cmocka_unit_test(spares_are_replaced),
+        cmocka_unit_test(pinned_large_page_stays),
         cmocka_unit_test(random_operations),
     };
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "mm/buddy.h"
 #include "mm/p2m.h"
 #include "mm/reclaim/slots.h"
 #include "tests/host/env.h"
@@ -159,18 +160,29 @@ static void no_store(void **state)
 /* Every allocation of set-up fails in turn. */
 static void set_up_fails(void **state)
 {
-    static const char *const sites[] = {"slots.table", "swap.batch", "swap.copy", "swap.reads"};
+    static const struct {
+        const char *site;
+        int64_t times;
+    } sites[] = {{"slots.table", 1},
+                 {"swap.batch", 4},
+                 {"swap.copy", 40},
+                 {"swap.spare", 64},
+                 {"swap.reads", 1}};
     const struct swap_config cfg = {
         .store = &swapenv.store.store, .wake = swapenv_woken, .wake_all = swapenv_all_woken};
+    struct buddy_stats before, now;
 
     (void)state;
     faultstore_start(&swapenv.store, NR_SLOTS, 1);
     env_start(BASE, NR_FRAMES, 1);
+    buddy_stats(&before);
     for (unsigned i = 0; i < ARRAY_SIZE(sites); i++) {
-        for (int64_t after = 0; after < (i == 2 ? 40 : 1); after++) {
-            test_env.fail_site = sites[i];
+        for (int64_t after = 0; after < sites[i].times; after++) {
+            test_env.fail_site = sites[i].site;
             test_env.fail_after = after;
             assert_int_equal(swap_init(&cfg), HV_ENOMEM);
+            buddy_stats(&now);
+            assert_int_equal(now.used[FRAME_HOST], before.used[FRAME_HOST]);
         }
     }
     test_env.fail_after = -1;
