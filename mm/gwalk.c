@@ -83,6 +83,13 @@ enum gwalk_mode gwalk_mode(const struct guest_paging *paging)
     return paging->cr4 & CR4_PSE ? GWALK_PSE : GWALK_32;
 }
 
+/* May an entry of this level map a page? Formats know 1 GiB, processors need not. */
+static inline bool may_be_leaf(const struct format *f, const struct gwalk_request *req,
+                               unsigned level)
+{
+    return (f->large & BIT(level)) != 0 && (level < 2 || req->page1gb);
+}
+
 /* Bits that must be zero in every present entry: what does not depend on the level. */
 static inline uint64_t reserved_everywhere(const struct format *f, const struct gwalk_request *req)
 {
@@ -96,8 +103,8 @@ static inline uint64_t reserved_everywhere(const struct format *f, const struct 
 }
 
 /* And what does. */
-static inline uint64_t reserved_at(const struct format *f, unsigned level, bool leaf,
-                                   unsigned shift)
+static inline uint64_t reserved_at(const struct format *f, const struct gwalk_request *req,
+                                   unsigned level, bool leaf, unsigned shift)
 {
     if (f->entry_bytes == 4) {
         /* PSE-36: bits 20:13 are address bits 39:32, bit 21 is reserved. */
@@ -109,7 +116,7 @@ static inline uint64_t reserved_at(const struct format *f, unsigned level, bool 
     if (leaf && level > 0) {
         return (BIT(shift) - 1) & ~0x1fffull; /* bit 12 is PAT */
     }
-    return level > 0 && !(f->large & BIT(level)) ? PTE_PS : 0;
+    return level > 0 && !may_be_leaf(f, req, level) ? PTE_PS : 0;
 }
 
 /* The access rules, once all levels' bits are gathered. */
@@ -233,12 +240,12 @@ static inline __attribute__((always_inline)) enum hv_err walk(const struct forma
             slot = table + (base & 0xfff) + index * f->entry_bytes;
             e = load_entry(f, slot);
         }
-        bool leaf = level == 0 || ((f->large & BIT(level)) && (e & PTE_PS));
+        bool leaf = level == 0 || ((e & PTE_PS) && may_be_leaf(f, req, level));
 
         if (unlikely(!(e & PTE_P))) {
             return fault(req, out, 0);
         }
-        if (unlikely(e & (reserved | reserved_at(f, level, leaf, shift)))) {
+        if (unlikely(e & (reserved | reserved_at(f, req, level, leaf, shift)))) {
             return fault(req, out, PF_P | PF_RSVD);
         }
         out->slot[level] = slot;

@@ -41,6 +41,7 @@ struct gwalk_request {
     gva_t gva;
     uint32_t access;    /* GWALK_* */
     unsigned phys_bits; /* the guest's physical address width: higher bits are reserved */
+    bool page1gb;       /* the guest was offered pages of 1 GiB: else PS is reserved there */
     bool loaded_pdptr;  /* PAE: the top-level entries are those in `paging`, not in memory */
     gwalk_peek_t peek;
     gwalk_own_t own; /* NULL: what peek gives is writable */

@@ -38,6 +38,7 @@
 #define L7_EBX_INVPCID BIT(10)
 #define LD1_EAX_XSAVEC BIT(1)
 #define EXT1_ECX_CMP_LEGACY BIT(1)
+#define EXT1_EDX_PAGE1GB BIT(26)
 #define L6_EAX_ARAT BIT(2)
 
 struct cpuid_table {
@@ -349,6 +350,7 @@ enum hv_err cpuid_create(struct vm *vm)
     if (vm->config.identity == IDENTITY_VMWARE) {
         build_vmware(vm);
     }
+    vm->page1gb = (slot_of(vm->cpuid, 0x80000001)->edx & EXT1_EDX_PAGE1GB) != 0;
     return HV_OK;
 }
 

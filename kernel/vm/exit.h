@@ -108,7 +108,7 @@ void tag_entry_failed(struct vcpu *v);
 /* The processor may have changed, or recycled its tags: make the next look at the epoch fail. */
 void tag_check(struct vcpu *v);
 
-/* cpuid.c */
+/* cpuid.c. Creation says what the guest is offered (vm->page1gb): before start_build_memory. */
 enum hv_err cpuid_create(struct vm *vm) __must_check;
 void cpuid_destroy(struct vm *vm);
 void cpuid_execute(struct vcpu *v);

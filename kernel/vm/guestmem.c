@@ -296,6 +296,7 @@ enum hv_err guestmem_translate(struct vcpu *v, gva_t gva, uint32_t access, bool 
                                 .gva = gva,
                                 .access = walk_access(v, access),
                                 .phys_bits = cpu_features.phys_bits,
+                                .page1gb = v->vm->page1gb,
                                 .loaded_pdptr = v->vm->software_mmu,
                                 .peek = peek_fast,
                                 .ctx = v->vm->p2m};
@@ -339,6 +340,7 @@ static inline __attribute__((always_inline)) enum hv_err fetch_page(struct vcpu 
                                 .gva = GVA(gva),
                                 .access = GWALK_AC,
                                 .phys_bits = cpu_features.phys_bits,
+                                .page1gb = v->vm->page1gb,
                                 .loaded_pdptr = v->vm->software_mmu,
                                 .peek = peek_fast,
                                 .ctx = v->vm->p2m};

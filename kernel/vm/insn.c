@@ -92,6 +92,7 @@ static __attribute__((noinline)) bool walk_again(struct vcpu *v, struct fetch_wa
     const struct gwalk_request req = {.paging = &paging,
                                       .gva = GVA(c->rip & PAGE_MASK),
                                       .phys_bits = cpu_features.phys_bits,
+                                      .page1gb = v->vm->page1gb,
                                       .peek = peek,
                                       .ctx = v->vm->p2m};
     struct gwalk_result res;

@@ -83,6 +83,7 @@ static enum hv_err build_shadow(const struct vm *vm, struct p2m *p2m, struct vie
         .owner = vm->id,
         .max_order = ORDER_2M,
         .phys_bits = cpu_features.phys_bits,
+        .page1gb = vm->page1gb,
         .nx = cpu_features.nx,
         .overhead_frames = (vm->config.memory_bytes >> PAGE_SHIFT) / SHADOW_SHARE + SHADOW_LEAST,
     };

@@ -171,6 +171,9 @@ static enum hv_err build(struct vm *vm)
     enum hv_err err = balloon_create(vm->id, &vm->balloon);
 
     if (err == HV_OK) {
+        err = cpuid_create(vm);
+    }
+    if (err == HV_OK) {
         err = start_build_memory(vm);
     }
     if (err == HV_OK) {
@@ -178,7 +181,6 @@ static enum hv_err build(struct vm *vm)
     }
     if (err == HV_OK) {
         msr_open(vm);
-        err = cpuid_create(vm);
     }
     if (err == HV_OK) {
         err = guestconsole_create(vm->config.name, vm->config.output == OUTPUT_LOG, vm->id,

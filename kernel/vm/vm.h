@@ -157,6 +157,7 @@ struct vm {
     struct balloon *balloon;   /* kernel/vm/ballooning.h; as long as the VM */
     void *vendor;              /* the vendor's per-VM data (bitmaps) */
     struct cpuid_table *cpuid; /* kernel/vm/cpuid.c; constant */
+    bool page1gb; /* that offers pages of 1 GiB: how the guest's tables are walked; constant */
 
     struct bus *bus; /* ports and MMIO: kernel/devices/bus.h */
     struct vioapic *ioapic;

@@ -358,6 +358,7 @@ static enum hv_err fault_locked(struct shadow *s, struct shadow_cpu *cpu, struct
                                       .gva = f->gva,
                                       .access = f->access | GWALK_SET_AD,
                                       .phys_bits = s->cfg.phys_bits,
+                                      .page1gb = s->cfg.page1gb,
                                       .loaded_pdptr = true,
                                       .peek = walk_peek,
                                       .own = walk_own,

@@ -48,6 +48,7 @@ struct shadow_config {
     uint32_t owner;
     unsigned max_order; /* of leaves, as far as the p2m has blocks that large */
     unsigned phys_bits; /* the guest's physical address width */
+    bool page1gb;       /* the guest was offered pages of 1 GiB */
     bool nx;            /* the processor has execute-disable, and it is on while the guest runs */
     uint64_t nr_gfns;   /* the guest has no RAM from this gfn on */
     uint64_t overhead_frames; /* what tables and their records may take */

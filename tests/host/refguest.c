@@ -31,6 +31,9 @@ static bool reserved(const struct ref_paging *p, unsigned level, uint64_t e, boo
     if (leaf && level == 1) {
         return e >> 13 & 0xff;
     }
+    if (level == 2 && (e >> 7 & 1) && !p->page1gb) {
+        return true;
+    }
     if (leaf && level == 2) {
         return e >> 13 & 0x1ffff;
     }
@@ -71,8 +74,9 @@ void ref_guest_walk(const struct ref_paging *p, uint64_t gva, struct ref_access 
         unsigned index = (unsigned)(gva >> (12 + bits * level)) & ((1u << bits) - 1);
         bool loaded = p->mode == REF_PAE && level == 2;
         uint64_t e = loaded ? p->pdptr[index & 3] : read(table, index, wide);
-        bool leaf = level == 0 || ((e >> 7 & 1) && ((level == 1 && p->mode != REF_32) ||
-                                                    (level == 2 && p->mode == REF_LONG)));
+        bool leaf =
+            level == 0 || ((e >> 7 & 1) && ((level == 1 && p->mode != REF_32) ||
+                                            (level == 2 && p->mode == REF_LONG && p->page1gb)));
 
         out->step[out->nr++] = (struct ref_step){loaded ? ~0ull : table, index, e};
         if (!(e & 1)) {

@@ -13,6 +13,7 @@ struct ref_paging {
     enum ref_mode mode;
     uint64_t cr3, pdptr[4];
     bool wp, smep, smap, nxe;
+    bool page1gb; /* the processor has pages of 1 GiB */
 };
 
 struct ref_access {

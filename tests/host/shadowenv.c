@@ -297,6 +297,7 @@ void shadowenv_start(enum ref_mode m, unsigned cpus_wanted, bool large, uint64_t
     const struct shadow_config scfg = {.owner = VM,
                                        .max_order = large ? ORDER_2M : ORDER_4K,
                                        .phys_bits = 40,
+                                       .page1gb = shadowenv.page1gb,
                                        .nx = true,
                                        .nr_gfns = RAM_PAGES + 2000,
                                        .overhead_frames = overhead};

@@ -46,6 +46,7 @@ struct shadowenv {
     enum ref_mode mode;
     uint64_t gvas[NR_GVAS]; /* those that the guest uses, if it is a random one */
     bool scarce;            /* memory may be refused */
+    bool page1gb;           /* the guest was offered pages of 1 GiB; set before the start */
     struct rng rng;
     struct {
         uint64_t accesses, faults, hidden, devices, emulated, edits, invlpgs, loads, nominated;

@@ -32,6 +32,11 @@ static struct vm vm;
 static struct vcpu vcpu = {.vm = &vm}, *const v = &vcpu;
 static struct guest_paging paging;
 static bool in_line; /* others come first */
+static struct {
+    unsigned nr;
+    uint32_t error;
+    uint64_t cr2;
+} faults; /* that the guest got */
 
 uint32_t memwait_access(struct vcpu *u)
 {
@@ -53,8 +58,10 @@ unsigned vcpu_cpl(struct vcpu *u)
 
 void vcpu_inject_exception(struct vcpu *u, uint8_t vector, bool has_error, uint32_t error)
 {
-    (void)u, (void)has_error, (void)error;
-    fail_msg("exception %u", vector);
+    (void)u;
+    assert_true(vector == EXC_PF && has_error);
+    faults.nr++;
+    faults.error = error;
 }
 
 void swapping_wait(struct vm *of, struct vcpu *u, gfn_t gfn)
@@ -93,7 +100,15 @@ static void get_seg(struct vcpu *u, enum seg_reg seg, struct segment *out)
     *out = (struct segment){.attr = 0x29b, .limit = UINT32_MAX};
 }
 
-static const struct hv_backend backend = {.get_reg = get_reg, .get_seg = get_seg};
+static void set_reg(struct vcpu *u, enum hv_reg reg, uint64_t value)
+{
+    (void)u;
+    assert_int_equal(reg, REG_CR2);
+    faults.cr2 = value;
+}
+
+static const struct hv_backend backend = {
+    .get_reg = get_reg, .set_reg = set_reg, .get_seg = get_seg};
 const struct hv_backend *hv = &backend;
 
 static void begin(bool paged)
@@ -109,6 +124,15 @@ static void begin(bool paged)
                                    .cr3 = TABLES << PAGE_SHIFT};
     v->rip = CODE;
     in_line = false;
+    memset(&faults, 0, sizeof(faults));
+}
+
+/* The last fault is the n-th. */
+static void expect_fault(unsigned n, uint64_t cr2, uint32_t error)
+{
+    assert_int_equal(faults.nr, n);
+    assert_int_equal(faults.cr2, cr2);
+    assert_int_equal(faults.error, error);
 }
 
 static void end(void)
@@ -205,6 +229,35 @@ static void tables_wait(void **state)
     assert_int_equal(translate(DATA, GVA_READ | GVA_AWAY), HV_OK);
     vm.p2m->blocked = false;
     assert_int_equal(translate(DATA, GVA_READ), HV_OK);
+    assert_int_equal(faults.nr, 0);
+    end();
+}
+
+/* A page of 1 GiB where the guest was offered none is a fault of reserved bits, by whatever walk. */
+static void huge_page(void **state)
+{
+    uint64_t pml4e = (TABLES + 1) << PAGE_SHIFT | 0x67, pdpte = 0xe7;
+    uint8_t bytes[15];
+    unsigned got;
+    gpa_t gpa;
+
+    (void)state;
+    begin(true);
+    assert_int_equal(guestmem_write(&vm, GPA(TABLES << PAGE_SHIFT), &pml4e, 8), HV_OK);
+    assert_int_equal(guestmem_write(&vm, GPA((TABLES + 1) << PAGE_SHIFT), &pdpte, 8), HV_OK);
+    vm.page1gb = true;
+    assert_int_equal(guestmem_translate(v, GVA(DATA + 5), GVA_WRITE, false, &gpa), HV_OK);
+    assert_int_equal(gpa.a, DATA + 5);
+    assert_int_equal(guestmem_translate(v, GVA(DATA + 5), GVA_READ, true, &gpa), HV_OK);
+    assert_int_equal(fetch(), HV_OK);
+    vm.page1gb = false;
+    assert_int_equal(guestmem_translate(v, GVA(DATA + 5), GVA_WRITE, true, &gpa), HV_EFAULT);
+    assert_int_equal(guestmem_fetch(v, true, bytes, &got), HV_EFAULT);
+    assert_int_equal(faults.nr, 0);
+    assert_int_equal(translate(DATA + 5, GVA_WRITE), HV_EFAULT);
+    expect_fault(1, DATA + 5, PFEC_P | PFEC_W | PFEC_RSVD);
+    assert_int_equal(fetch(), HV_EFAULT);
+    expect_fault(2, CODE, PFEC_P | PFEC_RSVD);
     end();
 }
 
@@ -213,6 +266,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vcpus_wait),
         cmocka_unit_test(tables_wait),
+        cmocka_unit_test(huge_page),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -209,7 +209,7 @@ static struct naive naive_long(const struct gwalk_request *r)
         and_bits &= e;
         nx |= e >> 63;
         if (e & 0x80) {
-            if (level == 3 || (e & 0x3fffe000)) {
+            if (level == 3 || !r->page1gb || (e & 0x3fffe000)) {
                 return fails(r, 9);
             }
             uint64_t gpa = (e & 0xfffffc0000000) | (va & 0x3fffffff);
@@ -324,6 +324,7 @@ static void against_naive(enum gwalk_mode mode)
                                     .gva = GVA(rng_next(&rng)),
                                     .access = random_access(),
                                     .phys_bits = PHYS_BITS,
+                                    .page1gb = one_in(2),
                                     .peek = peek};
         struct gwalk_result res = {.error = 0};
         struct naive want = naive_walk(&req);
@@ -358,7 +359,8 @@ static void test_page_sizes(void **state)
 {
     (void)state;
     struct guest_paging pg = {.cr0 = 1ull << 31, .cr3 = 0x1000, .cr4 = 1 << 5, .efer = 1 << 10};
-    struct gwalk_request req = {.paging = &pg, .phys_bits = PHYS_BITS, .peek = peek};
+    struct gwalk_request req = {
+        .paging = &pg, .phys_bits = PHYS_BITS, .page1gb = true, .peek = peek};
     struct gwalk_result res;
     memset(memory, 0, sizeof memory);
     *(uint64_t *)&memory[1][0] = 0x2007;
@@ -379,6 +381,17 @@ static void test_page_sizes(void **state)
     assert_int_equal(gwalk(&req, &res), HV_OK);
     assert_int_equal(res.gpa.a, 0x40000123);
     assert_int_equal(res.page_shift, 30);
+    /* A processor without such pages knows PS there as reserved; 2 MiB it has all the same. */
+    req.page1gb = false;
+    req.access = GWALK_WRITE | GWALK_USER;
+    assert_int_equal(gwalk(&req, &res), HV_EFAULT);
+    assert_int_equal(res.error, 0xf); /* P, W, U, RSVD */
+    req.access = 0;
+    assert_int_equal(gwalk(&req, &res), HV_EFAULT);
+    assert_int_equal(res.error, 0x9);
+    req.gva = GVA(0x234567);
+    assert_int_equal(gwalk(&req, &res), HV_OK);
+    assert_int_equal(res.page_shift, 21);
 }
 
 static unsigned owned;

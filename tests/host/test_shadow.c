@@ -383,6 +383,7 @@ static void new_settings(struct shadowenv_cpu *c)
         .smep = percent(40),
         .smap = percent(40),
         .nxe = shadowenv_is_wide() && percent(70),
+        .page1gb = shadowenv.page1gb,
     };
 }
 
@@ -426,6 +427,7 @@ static void run(enum ref_mode m, unsigned steps)
     /* The last two: large pages, on a processor that must not execute from them. */
     for (unsigned i = 0; i < 10; i++) {
         rng_seed(&shadowenv.rng, env_seed("shadow") * 1000 + m * 16 + i);
+        shadowenv.page1gb = ((i ^ i >> 1 ^ i >> 2) & 1) != 0;
         start(m, i & 1 ? 2 : 1, (i & 2) != 0 || i >= 8, limits[i >> 2 & 1]);
         test_env.small_code = i >= 8;
         walk_randomly(steps);
