@@ -2,7 +2,8 @@
 ;
 ; Runs a script of memory accesses (struct step of run.h) in one paging mode, with 32-bit code or in
 ; long mode, and comes back to the address space of the library. Everything here, the tables of the
-; processor included, must be mapped one to one and for everybody in the mode's tables.
+; processor included, must be mapped one to one for the supervisor in the mode's tables, and once more for
+; the user, USER_ALIAS behind.
 
 %define SEL_CODE64    0x08              ; these three as in guests/lib/entry.asm
 %define SEL_DATA      0x10
@@ -13,6 +14,7 @@
 %define SEL_TSS32     0x38
 %define SEL_TSS64     0x40
 
+%define USER_ALIAS (16 << 20)           ; LOW_BYTES of space.c
 %define CR0_WP   (1 << 16)
 %define CR0_PG   (1 << 31)
 %define MSR_EFER 0xc0000080

@@ -7,6 +7,7 @@
 #define BIG_A (8UL << 20)
 #define BIG_B (12UL << 20)
 #define AVAILABLE 0xe00UL
+#define GIB (1UL << 30)
 
 void paging_mapping(void)
 {
@@ -189,5 +190,84 @@ void paging_large_pages(void)
     SET_ENTRY(here.parent, 0);
     INVLPG(page(0) + middle);
     FAULTS(LOAD, SUPER, page(0), 0);
+    script_run();
+}
+
+/* The first GiB by one entry: what is tested lies in it as everything does. */
+static void use_huge_page(uint64_t base, uint64_t entry, uint64_t huge)
+{
+    LOAD(SUPER, base + frame(1), mark(1));
+    ENTRY_IS(entry, huge | PTE_A);
+    EXEC(USER, base + frame(2) + CODE_AT, code_value(2));
+    STORE(USER, base + frame(3) + 8, 0x7777);
+    ENTRY_IS(entry, huge | PTE_A | PTE_D);
+    LOAD(SUPER, frame(3) + 8, 0x7777);
+    LOAD(USER, base + frame(3) + 8, 0x7777);
+    /* INVLPG for any address in it takes it all. */
+    SET_ENTRY(entry, huge & ~PTE_W);
+    INVLPG(base + GIB - 1);
+    FAULTS(STORE, USER, base + frame(3), ERR_P | ERR_W | ERR_U);
+    FAULTS(STORE, SUPER, base + frame(0), ERR_P | ERR_W);
+    LOAD(USER, base + frame(1), mark(1));
+    ENTRY_IS(entry, (huge & ~PTE_W) | PTE_A);
+    SET_ENTRY(entry, huge & ~PTE_U);
+    INVLPG(base);
+    FAULTS(LOAD, USER, base + frame(1), ERR_P | ERR_U);
+    LOAD(SUPER, base + frame(1), mark(1));
+    SET_ENTRY(entry, huge | PTE_NX);
+    /* QEMU finds code that it has run by its address, and forgets that of one page only. */
+    INVLPG(base + frame(2) + CODE_AT);
+    FAULTS(EXEC, USER, base + frame(2) + CODE_AT, ERR_P | ERR_U | ERR_I);
+    FAULTS(EXEC, SUPER, base + frame(2) + CODE_AT, ERR_P | ERR_I);
+    LOAD(USER, base + frame(2), mark(2));
+    for (unsigned bit = 13; bit < 30; bit += 8) {
+        SET_ENTRY(entry, huge | 1UL << bit);
+        INVLPG(base);
+        FAULTS_LESS(LOAD, USER, base + frame(1), ERR_U | ERR_P | ERR_RSVD, lacks_reserved);
+        if (lacks_reserved == 0) {
+            /* QEMU's own walk has set the accessed bit by then. */
+            ENTRY_IS(entry, huge | 1UL << bit);
+        }
+    }
+    /* Tables are edited through it as by any other address. */
+    SET_ENTRY(entry, huge);
+    INVLPG(base);
+    STORE(SUPER, base + leaf(0), frame(1) | PTE_ALL);
+    STORE(SUPER, base + leaf(1), frame(2) | PTE_ALL);
+}
+
+void paging_huge_pages(void)
+{
+    const uint64_t entry = here.above[1], table = entry_get(here.mode, entry),
+                   top = entry_get(here.mode, here.above[0]), huge = PTE_ALL | PTE_PS,
+                   base = here.mode->base & ~(GIB - 1);
+
+    map(0, 0, PTE_ALL);
+    map(1, 0, PTE_ALL);
+    LOAD(SUPER, page(0), mark(0));
+    SET_ENTRY(entry, huge);
+    SET_CR(3, here.root);
+    if (has_huge_pages) {
+        use_huge_page(base, entry, huge);
+    } else {
+        FAULTS_LESS(LOAD, SUPER, base + frame(1), ERR_P | ERR_RSVD, lacks_reserved);
+        FAULTS_LESS(STORE, USER, base + frame(1), ERR_W | ERR_U | ERR_P | ERR_RSVD, lacks_reserved);
+        FAULTS_LESS(EXEC, SUPER, base + frame(1) + CODE_AT, ERR_I | ERR_P | ERR_RSVD,
+                    lacks_reserved);
+        ENTRY_IS(entry, huge);
+        SET_ENTRY(leaf(0), frame(1) | PTE_ALL);
+        SET_ENTRY(leaf(1), frame(2) | PTE_ALL);
+    }
+    SET_ENTRY(entry, table);
+    SET_CR(3, here.root);
+    LOAD(USER, page(0), mark(1));
+    LOAD(SUPER, page(1), mark(2));
+    /* No processor has larger ones. */
+    SET_ENTRY(here.above[0], top | PTE_PS);
+    SET_CR(3, here.root);
+    FAULTS_LESS(LOAD, SUPER, page(0), ERR_P | ERR_RSVD, lacks_reserved);
+    SET_ENTRY(here.above[0], top);
+    SET_CR(3, here.root);
+    LOAD(USER, page(0), mark(1));
     script_run();
 }

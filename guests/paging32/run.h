@@ -23,6 +23,8 @@ enum step_kind {
     STEP_CR3,
     STEP_CR0,
     STEP_CR4,
+    STEP_STAC, /* until CLAC, the next step of the user's, or the end */
+    STEP_CLAC,
 };
 
 /* One step. The offsets are known to modes.asm. */

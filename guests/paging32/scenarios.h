@@ -11,6 +11,9 @@
    bits that are set. Set before the first scenario (paging32.c). */
 extern uint32_t lacks_rmw, lacks_reserved;
 
+/* CPUID offers pages of 1 GiB. */
+extern bool has_huge_pages;
+
 /* The bit of fetches, if they have one. */
 uint32_t err_exec(void);
 
@@ -30,6 +33,15 @@ void paging_reserved_bits(void);
 void paging_accessed_and_dirty(void);
 /* Large pages: remapped, restricted, split and joined. */
 void paging_large_pages(void);
+/* Pages of 1 GiB, or the reserved bit that asks for one where there are none. */
+void paging_huge_pages(void);
+/* The user's code, which the supervisor may not run; and its data, which it may use only while it says so: also
+   with CR0.WP clear. */
+void paging_smep(void);
+void paging_smap(void);
+void paging_smap_unprotected(void);
+/* Five-level paging is not offered, and refused. */
+void paging_five_levels(void);
 /* Two address spaces, global pages in them, and what lies above a directory. */
 void paging_address_spaces(void);
 /* Tables edited through mappings of themselves. */

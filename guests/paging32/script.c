@@ -8,6 +8,8 @@
 
 #define MAX_STEPS 512U
 #define EFER_NXE (1UL << 11)
+#define GENERAL_PROTECTION 13U
+#define PAGE_FAULT 14U
 
 struct space here;
 struct setting registers;
@@ -93,8 +95,15 @@ void script_fault(uint32_t line, enum step_kind kind, bool user, uint64_t addr, 
 {
     struct step *step = script_add(line, kind, user, addr, 0xbad);
 
-    step->want_fault = FAULT(14, error);
-    step->or_fault = FAULT(14, other);
+    step->want_fault = FAULT(PAGE_FAULT, error);
+    step->or_fault = FAULT(PAGE_FAULT, other);
+}
+
+void script_refused(uint32_t line, enum step_kind kind, uint64_t value)
+{
+    struct step *step = script_add(line, kind, SUPER, 0, value);
+
+    step->want_fault = step->or_fault = FAULT(GENERAL_PROTECTION, 0);
 }
 
 void script_entry(uint32_t line, uint64_t at, uint64_t value)
@@ -111,7 +120,8 @@ static bool step_good(const struct step *step)
         return false;
     }
     if (step->fault != NO_FAULT) {
-        return step->cr2 == (here.mode->long_mode ? step->addr : (uint32_t)step->addr);
+        return step->fault >> 16 != PAGE_FAULT ||
+               step->cr2 == (here.mode->long_mode ? step->addr : (uint32_t)step->addr);
     }
     return (step->kind != STEP_LOAD && step->kind != STEP_EXEC) ||
            (uint32_t)step->got == step->want || (uint32_t)step->got == step->or_want;

@@ -45,6 +45,9 @@ void script_expect(uint32_t line, enum step_kind kind, bool user, uint64_t addr,
 void script_fault(uint32_t line, enum step_kind kind, bool user, uint64_t addr, uint32_t error,
                   uint32_t other);
 
+/* A load of a control register that is refused: #GP(0). */
+void script_refused(uint32_t line, enum step_kind kind, uint64_t value);
+
 /* Writes an entry from inside, through the low mapping. */
 void script_entry(uint32_t line, uint64_t at, uint64_t value);
 
@@ -60,6 +63,9 @@ void script_entry(uint32_t line, uint64_t at, uint64_t value);
     script_fault(__LINE__, STEP_##kind, user, addr, error, (error) & ~(lacks))
 #define INVLPG(addr) (void)script_add(__LINE__, STEP_INVLPG, SUPER, addr, 0)
 #define SET_CR(n, value) (void)script_add(__LINE__, STEP_CR##n, SUPER, 0, value)
+#define REFUSES_CR(n, value) script_refused(__LINE__, STEP_CR##n, value)
+#define STAC() (void)script_add(__LINE__, STEP_STAC, SUPER, 0, 0)
+#define CLAC() (void)script_add(__LINE__, STEP_CLAC, SUPER, 0, 0)
 #define SET_ENTRY(at, value) script_entry(__LINE__, at, value)
 /* The half of an entry that the processor writes to. */
 #define ENTRY_IS(at, value) LOAD(SUPER, at, value)

@@ -4,8 +4,8 @@
 
 #include "guests/lib/string.h"
 
-#define NR_PAGES 48U
-#define LOW_BYTES (16UL << 20)
+#define NR_PAGES 64U
+#define LOW_BYTES (16UL << 20) /* USER_ALIAS of modes.asm */
 
 static uint8_t pages[NR_PAGES][PAGE] __attribute__((aligned(4096)));
 static unsigned used;
@@ -88,13 +88,14 @@ static void map_low(struct space *s)
     const struct mode *mode = s->mode;
     uint64_t step = mode->large ? space_large_bytes(mode) : PAGE;
 
-    for (uint64_t a = 0; a < LOW_BYTES; a += step) {
+    for (uint64_t a = 0; a < 2 * LOW_BYTES; a += step) {
+        uint64_t rights = a < LOW_BYTES ? PTE_P | PTE_W : PTE_ALL;
         uint64_t table = s->root;
         for (unsigned level = mode->levels - 1; level > (mode->large ? 1U : 0U); level--) {
             table = target(mode, step_down(mode, table, a, level));
         }
         entry_put(mode, entry_at(mode, table, index_of(mode, a, mode->large ? 1 : 0)),
-                  a | PTE_ALL | (mode->large ? PTE_PS : 0));
+                  a % LOW_BYTES | rights | (mode->large ? PTE_PS : 0));
     }
 }
 

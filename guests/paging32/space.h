@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Paging modes and address spaces in them. All have the same parts: the first 16 MiB one to one for
- * everybody, where script, tables and pages are, and at `base` what is tested: a *parent* entry in a
+ * the supervisor, where script, tables and pages are; behind them the same for the user, whose code and
+ * stack are used there (SMEP and SMAP part the two); and at `base` what is tested: a *parent* entry in a
  * *directory* leads to a leaf *table*, or is a large page itself.
  */
 #pragma once
@@ -27,6 +28,9 @@
 #define CR4_PSE 0x10UL
 #define CR4_PAE 0x20UL
 #define CR4_PGE 0x80UL
+#define CR4_LA57 (1UL << 12)
+#define CR4_SMEP (1UL << 20)
+#define CR4_SMAP (1UL << 21)
 
 struct mode {
     const char *name;
