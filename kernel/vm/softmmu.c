@@ -30,20 +30,16 @@ static inline void drop_translations(struct vcpu *v)
 
 /* ---- The root ---- */
 
-static inline void set_root(struct vcpu *v, hpa_t root)
-{
-    hv->set_root(v, root);
-    drop_translations(v);
-}
-
 static enum hv_err load_root(struct vcpu *v, const struct guest_paging *paging, bool fast)
 {
     hpa_t root;
     enum hv_err err = shadow_load(v->vm->view, &v->shadow, paging, fast, &root);
 
     if (likely(err == HV_OK)) {
-        set_root(v, root);
+        hv->set_root(v, root);
     }
+    /* What failed may have traced tables before, and an event may be delivered before it is tried again. */
+    drop_translations(v);
     return err;
 }
 
@@ -64,7 +60,8 @@ enum hv_err softmmu_cr3(struct vcpu *v, uint64_t value)
     hpa_t root;
 
     if (likely(shadow_switch(v->vm->view, &v->shadow, value, &root))) {
-        set_root(v, root);
+        hv->set_root(v, root);
+        drop_translations(v);
     } else {
         struct guest_paging paging = v->shadow.paging;
 
