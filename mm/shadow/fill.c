@@ -122,7 +122,8 @@ static enum hv_err enter_leaf(struct entry_job *j, struct shadow_page *sp, unsig
     }
     /* What stood there may be in TLBs with rights or a frame that the next protect or drop will not find. */
     uint64_t was = __atomic_exchange_n(&sp->table[i], entry, __ATOMIC_ACQ_REL);
-    if ((was & SPT_P) && ((was & ~entry & SPT_W) || ((was ^ entry) & SPT_ADDRESS))) {
+    if ((was & SPT_P) && ((was & ~entry & SPT_W) || ((was ^ entry) & SPT_ADDRESS)) &&
+        !MUTANT(shadow_enter_unnoted)) {
         shadow_note_removed(s);
     }
     s->fills++;

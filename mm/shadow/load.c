@@ -128,7 +128,7 @@ static inline bool catch_up(struct shadow *s, bool fast)
             return false;
         }
         /* The only processor that could write by an old translation drops them all. */
-        if (env_flush_is_local(p2m_flush_domain(s->view.p2m))) {
+        if (env_flush_is_local(p2m_flush_domain(s->view.p2m)) || MUTANT(shadow_load_traces)) {
             sync_trace_clean(s, 0);
         }
     }
@@ -263,7 +263,8 @@ enum hv_err shadow_invlpg(struct view *v, struct shadow_cpu *cpu, gva_t gva, boo
     if (s->nr_unsync != 0 && !MUTANT(shadow_no_invlpg)) {
         err = invlpg_locked(s, cpu, gva, fast) ? HV_OK : HV_EAGAIN;
         /* Upper levels were compared as a whole. */
-        if (err == HV_OK && env_flush_is_local(p2m_flush_domain(v->p2m))) {
+        if (err == HV_OK &&
+            (env_flush_is_local(p2m_flush_domain(v->p2m)) || MUTANT(shadow_invlpg_traces))) {
             sync_trace_clean(s, 1);
         }
     }

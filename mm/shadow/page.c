@@ -49,7 +49,9 @@ void entry_clear(struct shadow *s, struct shadow_page *sp, unsigned i)
         chain_del(s, level == 0 ? region_head(r, gfn) : &r->large, slot_pa(sp, i));
         s->leaves[level]--;
     }
-    shadow_note_removed(s);
+    if (!MUTANT(shadow_clear_unnoted)) {
+        shadow_note_removed(s);
+    }
 }
 
 void entry_clear_chain(struct shadow *s, const uint64_t *head)
@@ -185,7 +187,11 @@ void page_zap(struct shadow *s, struct shadow_page *sp, struct flush_batch *b)
         flush_batch_free(b, env_ptr_frame(sp->seen), 0);
         s->frames--;
     }
-    flush_batch_free(b, env_ptr_frame(sp->table), 0);
+    if (!MUTANT(shadow_table_freed_at_once)) {
+        flush_batch_free(b, env_ptr_frame(sp->table), 0);
+    } else {
+        buddy_free(env_ptr_frame(sp->table), 0);
+    }
     s->frames--;
     s->nr_pages--;
     shadow_object_free(&s->pages, sp);

@@ -59,7 +59,9 @@ static void protect_chain(struct shadow *s, uint64_t head)
 
         if (spt_load(entry) & SPT_W) {
             __atomic_fetch_and(entry, ~SPT_W, __ATOMIC_ACQ_REL);
-            shadow_note_removed(s);
+            if (!MUTANT(shadow_protect_unnoted)) {
+                shadow_note_removed(s);
+            }
         }
     }
 }
@@ -93,7 +95,9 @@ static void drop_region(struct shadow *s, struct shadow_region *r, gfn_t first, 
 
         entry_clear_chain(s, region_head(r, gfn));
         /* What comes in its place may be something else. */
-        sync_untrace(s, gfn);
+        if (!MUTANT(shadow_drop_without_untrace)) {
+            sync_untrace(s, gfn);
+        }
     }
 }
 
@@ -142,7 +146,9 @@ static void shadow_written(struct view *v, gfn_t gfn)
     struct shadow *s = shadow_of(v);
 
     spin_lock(&s->lock);
-    sync_untrace(s, gfn);
+    if (!MUTANT(shadow_written_without_untrace)) {
+        sync_untrace(s, gfn);
+    }
     spin_unlock(&s->lock);
 }
 
@@ -174,7 +180,7 @@ static bool shadow_age(struct view *v, gfn_t gfn, struct flush_batch *b)
             used |= age_region(r, gfn_add(first, at), MIN(BIT(e.order), (uint64_t)REGION_PAGES));
         }
     }
-    if (used) {
+    if (used && !MUTANT(shadow_age_without_flush)) {
         flush_batch_age(b);
     }
     spin_unlock(&s->lock);
@@ -228,8 +234,10 @@ static enum hv_err shadow_watch(struct view *v, gfn_t gfn, bool by_bit, struct f
     spin_lock(&s->lock);
     err = watch_locked(s, gfn, by_bit, how);
     if (err == HV_OK && *how == WATCH_BIT) {
-        flush_batch_age(b);
-    } else {
+        if (!MUTANT(shadow_watch_bit_without_flush)) {
+            flush_batch_age(b);
+        }
+    } else if (!MUTANT(shadow_watch_without_flush)) {
         join(s, b);
     }
     spin_unlock(&s->lock);

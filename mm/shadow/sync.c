@@ -185,7 +185,9 @@ void sync_untrace(struct shadow *s, gfn_t gfn)
     }
 }
 
-/* Write-protect every translation of the table. HV_ENOMEM: no room to note that. */
+/* Write-protect every translation of the table, for a flush that everybody else joins or that nobody can miss: the
+ * batch's that begin_tidy has touched before it lets the lock go, or that of the only vCPU, which drops all before
+ * it enters again. HV_ENOMEM: no room to note that it is traced. */
 static enum hv_err protect_table(struct shadow *s, gfn_t gfn, bool fast)
 {
     struct shadow_region *r;
@@ -205,7 +207,6 @@ static enum hv_err protect_table(struct shadow *s, gfn_t gfn, bool fast)
     for (slot = chain_first(*region_head(r, gfn), &at); slot != 0; slot = chain_next(&at)) {
         __atomic_fetch_and(&page_at(slot)->table[slot_index(slot)], ~SPT_W, __ATOMIC_ACQ_REL);
     }
-    shadow_note_removed(s);
     return HV_OK;
 }
 

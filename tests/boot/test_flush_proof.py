@@ -67,6 +67,17 @@ HOST = {
     "shadow_no_dirty": "shadow",
     "shadow_fill_before_flush": "shadow_directed",
     "shadow_walk_old_frame": "shadow_directed",
+    "shadow_clear_unnoted": "shadow",
+    "shadow_protect_unnoted": "shadow",
+    "shadow_enter_unnoted": "shadow_directed",
+    "shadow_load_traces": "shadow",
+    "shadow_invlpg_traces": "shadow",
+    "shadow_written_without_untrace": "shadow",
+    "shadow_drop_without_untrace": "shadow_directed",
+    "shadow_table_freed_at_once": "shadow_directed",
+    "shadow_age_without_flush": "shadow_directed",
+    "shadow_watch_without_flush": "shadow_directed",
+    "shadow_watch_bit_without_flush": "shadow_directed",
 }
 
 

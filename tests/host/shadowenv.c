@@ -266,6 +266,17 @@ void shadowenv_invlpg(struct shadowenv_cpu *c, unsigned gva)
 
 /* ---- The host ---- */
 
+void shadowenv_check_no_writer(mfn_t mfn)
+{
+    for (unsigned n = 0; n < shadowenv.nr_cpus; n++) {
+        for (unsigned i = 0; i < TLB_SIZE; i++) {
+            const struct shadowenv_translation *t = &shadowenv.cpus[n].tlb[i];
+
+            assert_false(t->valid && t->writable && t->mfn.n == mfn.n);
+        }
+    }
+}
+
 bool shadowenv_move_frame(gfn_t gfn, struct flush_batch *batch)
 {
     struct p2m_entry e;

@@ -78,5 +78,7 @@ void shadowenv_paging_registers(const struct ref_paging *p, struct guest_paging 
 void shadowenv_load(struct shadowenv_cpu *c);
 /* INVLPG of an address in gvas. */
 void shadowenv_invlpg(struct shadowenv_cpu *c, unsigned gva);
+/* Nobody writes there by an old translation. */
+void shadowenv_check_no_writer(mfn_t mfn);
 /* Another frame with the same contents, as compaction and sharing do; the batch is still to be flushed. */
 bool shadowenv_move_frame(gfn_t gfn, struct flush_batch *batch);

@@ -295,18 +295,6 @@ static void access_once(struct shadowenv_cpu *c)
 
 /* ---- The host ---- */
 
-/* Nobody writes there by an old translation. */
-static void check_no_writer(mfn_t mfn)
-{
-    for (unsigned n = 0; n < shadowenv.nr_cpus; n++) {
-        for (unsigned i = 0; i < TLB_SIZE; i++) {
-            const struct shadowenv_translation *t = &shadowenv.cpus[n].tlb[i];
-
-            assert_false(t->valid && t->writable && t->mfn.n == mfn.n);
-        }
-    }
-}
-
 static void host_event(void)
 {
     gfn_t gfn = GFN(percent(30) ? FIRST_POOL + below(16) : below(RAM_PAGES));
@@ -336,7 +324,7 @@ static void host_event(void)
         p2m_query(shadowenv.p2m, gfn, &e);
         if (cow_nominate(shadowenv.p2m, gfn, &e, &batch)) {
             flush_batch_commit(&batch);
-            check_no_writer(e.mfn);
+            shadowenv_check_no_writer(e.mfn);
             shadowenv.seen.nominated++;
         }
         break;

@@ -14,8 +14,10 @@
 #include "mm/buddy.h"
 #include "mm/env.h"
 #include "mm/gwalk.h"
+#include "mm/p2m_balloon.h"
 #include "mm/p2m_internal.h"           /* a page is taken away as reclaim does it */
-#include "mm/shadow/shadow_internal.h" /* how long chains are */
+#include "mm/shadow/shadow_internal.h" /* how long chains are, where tables stand */
+#include "mm/share/cow.h"
 #include "tests/host/env.h"
 #include "tests/host/shadowenv.h"
 
@@ -260,6 +262,152 @@ static void table_moves_under_a_walk(void **state)
     shadowenv_stop();
 }
 
+/* A fault exchanges an entry for one that may not be written any more, which the guest has not flushed; who
+ * protects the page then finds nothing to protect, and flushes all the same. */
+static void weakened_by_a_fault(void **state)
+{
+    const uint64_t kernel_rw = 0x63, user_ro = 0x65;
+    struct shadowenv_cpu *c = &shadowenv.cpus[0];
+    struct flush_batch batch;
+    struct shadow_fault f;
+    struct p2m_entry e;
+    mfn_t mfn;
+
+    (void)state;
+    rng_seed(&shadowenv.rng, 11);
+    shadowenv_start(REF_LONG, 2, false, 100000);
+    make_space(1, 3000);
+    shadowenv_poke(TABLES, 3, 3001ull << 12 | kernel_rw);
+    assert_int_equal(shadowenv_touch(c, 3 << 12, (struct ref_access){.write = true}, &mfn, &f),
+                     DONE);
+    shadowenv_poke(TABLES, 3, 3001ull << 12 | user_ro);
+    assert_int_equal(
+        shadowenv_touch(&shadowenv.cpus[1], 3 << 12, (struct ref_access){.user = true}, &mfn, &f),
+        DONE);
+    p2m_query(shadowenv.p2m, GFN(3001), &e);
+    flush_batch_init(&batch, p2m_flush_domain(shadowenv.p2m));
+    assert_true(cow_nominate(shadowenv.p2m, GFN(3001), &e, &batch));
+    flush_batch_commit(&batch);
+    shadowenv_check_no_writer(e.mfn);
+    shadowenv_stop();
+}
+
+/* A page that is used again after its accessed bit went is seen to be, however its use is found out. */
+static void every_use_is_seen(void **state)
+{
+    static const struct {
+        bool by_bit;
+        enum view_watch how;
+    } ways[] = {{true, WATCH_BIT}, {false, WATCH_GONE}};
+    struct shadowenv_cpu *c = &shadowenv.cpus[0];
+    const struct view_ops *ops;
+    struct flush_batch batch;
+    enum view_watch how;
+
+    (void)state;
+    rng_seed(&shadowenv.rng, 12);
+    shadowenv_start(REF_LONG, 1, false, 100000);
+    ops = shadowenv.view->ops;
+    make_space(1, 3000);
+    flush_batch_init(&batch, p2m_flush_domain(shadowenv.p2m));
+    for (unsigned i = 0; i < 2; i++) {
+        expect(c, 3 << 12, 3000);
+        assert_true(ops->age(shadowenv.view, GFN(3000), &batch));
+        flush_batch_commit(&batch);
+        assert_false(ops->age(shadowenv.view, GFN(3000), &batch));
+        flush_batch_commit(&batch);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(ways); i++) {
+        expect(c, 3 << 12, 3000);
+        assert_int_equal(ops->watch(shadowenv.view, GFN(3000), ways[i].by_bit, &batch, &how),
+                         HV_OK);
+        assert_int_equal(how, ways[i].how);
+        flush_batch_commit(&batch);
+        assert_int_equal(ops->watched(shadowenv.view, GFN(3000), how), USE_NONE);
+        expect(c, 3 << 12, 3000);
+        assert_int_equal(ops->watched(shadowenv.view, GFN(3000), how), USE_SEEN);
+    }
+    shadowenv_stop();
+}
+
+/* A processor may stand in a table of ours, by what it keeps of upper levels: the frame is the table's until
+ * everybody has flushed. */
+static struct {
+    mfn_t table[16];
+    unsigned looked_at;
+} zapped;
+
+static void look_at_tables(struct flush_domain *d)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(zapped.table); i++) {
+        assert_int_equal(frame_look(zapped.table[i]).use, FRAME_VIEW);
+        zapped.looked_at++;
+    }
+    shadowenv_flush_all(d);
+}
+
+static void table_waits_for_the_flush(void **state)
+{
+    enum { NR = ARRAY_SIZE(zapped.table) };
+    struct shadowenv_cpu *c = &shadowenv.cpus[0];
+    const struct shadow_page *sp;
+    struct flush_batch batch;
+
+    (void)state;
+    rng_seed(&shadowenv.rng, 13);
+    shadowenv_start(REF_LONG, 2, false, 100000);
+    make_space(NR, 3000);
+    for (uint64_t i = 0; i < NR; i++) {
+        expect(c, i << 21 | 3ull << 12, 3000);
+    }
+    sp = c->cpu.root[0];
+    for (unsigned level = 3; level > 1; level--) {
+        sp = page_at(sp->table[0] & SPT_ADDRESS);
+    }
+    for (unsigned i = 0; i < NR; i++) {
+        zapped.table[i] = hpa_mfn(HPA(sp->table[i] & SPT_ADDRESS));
+    }
+    /* Nothing is left in them: they are no tables any more, which tidying up finds out. */
+    flush_batch_init(&batch, p2m_flush_domain(shadowenv.p2m));
+    shadowenv.view->ops->drop(shadowenv.view, GFN(3000), 1, &batch);
+    flush_batch_commit(&batch);
+    assert_true(shadow_is_untidy(shadowenv.view));
+    zapped.looked_at = 0;
+    test_env.on_flush = look_at_tables;
+    shadow_tidy(shadowenv.view);
+    test_env.on_flush = shadowenv_flush_all;
+    assert_int_equal(zapped.looked_at, NR);
+    for (unsigned i = 0; i < NR; i++) {
+        assert_int_equal(frame_look(zapped.table[i]).use, FRAME_FREE);
+    }
+    expect(c, 3ull << 12, 3000);
+    shadowenv_stop();
+}
+
+/* The page of a table in use goes, and what comes in its place is empty: what was made from the old one does
+ * not outlive the guest's next flush. */
+static void traced_table_is_given_up(void **state)
+{
+    struct shadowenv_cpu *c = &shadowenv.cpus[0];
+    struct p2m_balloon_batch batch;
+    struct shadow_fault f;
+    mfn_t mfn;
+
+    (void)state;
+    rng_seed(&shadowenv.rng, 14);
+    shadowenv_start(REF_LONG, 1, false, 100000);
+    make_space(1, 3000);
+    expect(c, 3 << 12, 3000);
+    shadowenv_load(c);
+    assert_true(sync_is_traced(shadow_of(shadowenv.view), GFN(TABLES)));
+    p2m_balloon_begin(&batch, shadowenv.p2m);
+    assert_int_equal(p2m_balloon(&batch, GFN(TABLES), ORDER_4K), HV_OK);
+    p2m_balloon_end(&batch);
+    shadowenv_load(c);
+    assert_int_equal(shadowenv_touch(c, 3 << 12, (struct ref_access){.ac = true}, &mfn, &f), FAULT);
+    shadowenv_stop();
+}
+
 /* What would take long is left to the slow path, which puts an end to it. */
 static void too_much_to_compare(void **state)
 {
@@ -331,6 +479,10 @@ int main(void)
         cmocka_unit_test(two_tidy_up),
         cmocka_unit_test(flush_before_writing),
         cmocka_unit_test(table_moves_under_a_walk),
+        cmocka_unit_test(weakened_by_a_fault),
+        cmocka_unit_test(every_use_is_seen),
+        cmocka_unit_test(table_waits_for_the_flush),
+        cmocka_unit_test(traced_table_is_given_up),
         cmocka_unit_test(too_much_to_compare),
         cmocka_unit_test(too_much_that_differs),
     };
