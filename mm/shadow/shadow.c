@@ -115,7 +115,9 @@ static void shadow_drop(struct view *v, gfn_t first, uint64_t nr, struct flush_b
 
     spin_lock(&s->lock);
     for_regions(s, first, nr, drop_region);
-    join(s, b);
+    if (!MUTANT(shadow_drop_without_flush)) {
+        join(s, b);
+    }
     spin_unlock(&s->lock);
 }
 
@@ -137,7 +139,9 @@ static void shadow_protect(struct view *v, gfn_t first, uint64_t nr, struct flus
 
     spin_lock(&s->lock);
     for_regions(s, first, nr, protect_region);
-    join(s, b);
+    if (!MUTANT(shadow_protect_without_flush)) {
+        join(s, b);
+    }
     spin_unlock(&s->lock);
 }
 

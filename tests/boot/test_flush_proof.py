@@ -68,6 +68,8 @@ HOST = {
     "shadow_fill_before_flush": "shadow_directed",
     "shadow_walk_old_frame": "shadow_directed",
     "shadow_clear_unnoted": "shadow",
+    "shadow_protect_without_flush": "shadow",
+    "shadow_drop_without_flush": "shadow_directed",
     "shadow_protect_unnoted": "shadow",
     "shadow_enter_unnoted": "shadow_directed",
     "shadow_load_traces": "shadow",

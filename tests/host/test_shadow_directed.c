@@ -330,6 +330,26 @@ static void every_use_is_seen(void **state)
     shadowenv_stop();
 }
 
+/* What is dropped is gone from TLBs too, whether or not its frame becomes free. */
+static void nobody_keeps_what_is_dropped(void **state)
+{
+    struct shadowenv_cpu *c = &shadowenv.cpus[0];
+    struct flush_batch batch;
+
+    (void)state;
+    rng_seed(&shadowenv.rng, 15);
+    shadowenv_start(REF_LONG, 2, false, 100000);
+    make_space(1, 3000);
+    expect(c, 3 << 12, 3000);
+    flush_batch_init(&batch, p2m_flush_domain(shadowenv.p2m));
+    shadowenv.view->ops->drop(shadowenv.view, GFN(3000), 1, &batch);
+    flush_batch_commit(&batch);
+    for (unsigned i = 0; i < TLB_SIZE; i++) {
+        assert_false(c->tlb[i].valid && c->tlb[i].mfn.n == frame_behind(3000).n);
+    }
+    shadowenv_stop();
+}
+
 /* A processor may stand in a table of ours, by what it keeps of upper levels: the frame is the table's until
  * everybody has flushed. */
 static struct {
@@ -481,6 +501,7 @@ int main(void)
         cmocka_unit_test(table_moves_under_a_walk),
         cmocka_unit_test(weakened_by_a_fault),
         cmocka_unit_test(every_use_is_seen),
+        cmocka_unit_test(nobody_keeps_what_is_dropped),
         cmocka_unit_test(table_waits_for_the_flush),
         cmocka_unit_test(traced_table_is_given_up),
         cmocka_unit_test(too_much_to_compare),
