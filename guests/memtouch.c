@@ -2,24 +2,35 @@
 /*
  * Memory checker. Walks the RAM above the image (above 4 GiB too): each page must read as zero on
  * first touch, then gets a pattern that depends on its frame number, which later rounds verify and
- * renew. A page that shows up in two places, loses a write or arrives dirty is found.
+ * renew. A page that shows up in two places, loses a write or arrives dirty is found. With several
+ * vCPUs all walk all pages in the same order at once, each with words of its own of every page, which
+ * another one wrote the round before: every byte is checked once a round, and a page that is away is
+ * wanted by all of them.
  * Command line: mb=N (how much, default all), rounds=N (2), order=linear|random, zero=no (memory that
  * firmware has used), fill=linear|random|half (pages hard to compress, or to less than half),
- * from=high (take the highest region first, to reach beyond 4 GiB with a small mb).
+ * from=high (take the highest region first, to reach beyond 4 GiB with a small mb), cpus=N (1).
  */
 #include "guests/lib/boot.h"
 #include "guests/lib/console.h"
+#include "guests/lib/lapic.h"
 #include "guests/lib/paging.h"
 #include "guests/lib/report.h"
+#include "guests/lib/smp.h"
 
 #define PAGE 4096UL
 #define WORDS (PAGE / sizeof(uint64_t))
 #define MIB (1UL << 20)
 #define FOUR_GIB (1UL << 32)
+#define PATIENCE 4000000000UL /* ticks, for the other vCPUs to come */
 
 static struct boot_region area[BOOT_MAX_REGIONS];
 static size_t nr_areas;
 static uint64_t nr_pages;
+static uint32_t nr_cpus = 1;
+static uint64_t nr_rounds;
+static bool in_random_order, expect_zero;
+static struct smp_barrier meeting;
+static uint64_t bad; /* pages of this round; atomic */
 
 static uint64_t mix(uint64_t x)
 {
@@ -94,10 +105,16 @@ static uint64_t word(uint64_t base, uint64_t w, uint64_t step)
     return w < nr_noise ? mix(base + w) : 0;
 }
 
-/* First word that differs, or WORDS. */
-static uint64_t verify(const volatile uint64_t *p, uint64_t base, uint64_t step)
+/* The first of a vCPU's words of each page in this round; they are nr_cpus apart. */
+static uint64_t first_word(uint32_t cpu, uint64_t round)
 {
-    for (uint64_t w = 0; w < WORDS; w++) {
+    return (cpu + round) % nr_cpus;
+}
+
+/* First word from w on that differs, or WORDS. */
+static uint64_t verify(const volatile uint64_t *p, uint64_t w, uint64_t base, uint64_t step)
+{
+    for (; w < WORDS; w += nr_cpus) {
         if (p[w] != word(base, w, step)) {
             return w;
         }
@@ -105,59 +122,101 @@ static uint64_t verify(const volatile uint64_t *p, uint64_t base, uint64_t step)
     return WORDS;
 }
 
-static void fill(volatile uint64_t *p, uint64_t base)
+static void fill(volatile uint64_t *p, uint64_t w, uint64_t base)
 {
-    for (uint64_t w = 0; w < WORDS; w++) {
+    for (; w < WORDS; w += nr_cpus) {
         p[w] = word(base, w, 1);
     }
 }
 
-/* One pass over all pages; returns the number of bad ones. */
-static uint64_t pass(uint64_t round, bool random, bool check_zero)
+/* A vCPU's words of one page. */
+static void touch(uint32_t cpu, uint64_t addr, uint64_t round)
+{
+    volatile uint64_t *p = (volatile uint64_t *)addr;
+    uint64_t first = first_word(cpu, round), w = WORDS;
+
+    if (round > 0) {
+        w = verify(p, first, pattern(addr, round - 1), 1);
+    } else if (expect_zero) {
+        w = verify(p, first, 0, 0);
+    }
+    if (w < WORDS && __atomic_add_fetch(&bad, 1, __ATOMIC_SEQ_CST) <= 8) {
+        console_printf("memtouch: round %lu address 0x%lx holds 0x%lx\n", round, addr + w * 8,
+                       p[w]);
+    }
+    fill(p, first, pattern(addr, round));
+}
+
+/* One pass of a vCPU over all pages. */
+static void pass(uint32_t cpu, uint64_t round)
 {
     unsigned int bits = 2;
     while ((1UL << bits) < nr_pages) {
         bits++;
     }
-    uint64_t bad = 0;
-    uint64_t count = random ? 1UL << bits : nr_pages;
+    uint64_t count = in_random_order ? 1UL << bits : nr_pages;
     for (uint64_t i = 0; i < count; i++) {
-        uint64_t index = random ? permute(i, bits) : i;
-        if (index >= nr_pages) {
-            continue;
+        uint64_t index = in_random_order ? permute(i, bits) : i;
+        if (index < nr_pages) {
+            touch(cpu, page_at(index), round);
         }
-        uint64_t addr = page_at(index);
-        volatile uint64_t *p = (volatile uint64_t *)addr;
-        uint64_t w = WORDS;
-        if (round > 0) {
-            w = verify(p, pattern(addr, round - 1), 1);
-        } else if (check_zero) {
-            w = verify(p, 0, 0);
-        }
-        if (w != WORDS && bad++ < 8) {
-            console_printf("memtouch: round %lu address 0x%lx holds 0x%lx\n", round, addr + w * 8,
-                           p[w]);
-        }
-        fill(p, pattern(addr, round));
     }
-    return bad;
+}
+
+static void report_round(uint64_t round)
+{
+    if (round == 0) {
+        report_check(bad == 0, "memtouch-zero", "page not zero on first touch");
+    } else {
+        report_check(bad == 0, "memtouch-pattern", "pattern lost");
+        console_printf("memtouch: round %lu of %lu done\n", round, nr_rounds);
+    }
+    bad = 0;
+}
+
+/* What each vCPU does; no one begins a round before all have ended the last. */
+static void run(uint32_t cpu)
+{
+    for (uint64_t r = 0; r <= nr_rounds; r++) {
+        pass(cpu, r);
+        smp_barrier_wait(&meeting, nr_cpus);
+        if (cpu == 0) {
+            report_round(r);
+        }
+        smp_barrier_wait(&meeting, nr_cpus);
+    }
+}
+
+static void ap_main(uint32_t index)
+{
+    run(index + 1);
+    for (;;) {
+        __asm__ volatile("cli; hlt");
+    }
 }
 
 void guest_main(void)
 {
-    uint64_t rounds = boot_option_u64("rounds", 2);
-    bool random = boot_option_is("order", "random");
+    uint32_t want = (uint32_t)boot_option_u64("cpus", 1);
+
+    nr_rounds = boot_option_u64("rounds", 2);
+    in_random_order = boot_option_is("order", "random");
     noisy = boot_option_is("fill", "random") || boot_option_is("fill", "half");
     nr_noise = boot_option_is("fill", "half") ? WORDS * 2 / 5 : WORDS;
-    bool check_zero = !boot_option_is("zero", "no");
+    expect_zero = !boot_option_is("zero", "no");
     collect(boot_option_u64("mb", 1UL << 40) * MIB / PAGE, boot_option_is("from", "high"));
     console_printf("memtouch: %lu MiB in %lu areas, %lu rounds, %s order\n", nr_pages * PAGE / MIB,
-                   nr_areas, rounds, random ? "random" : "linear");
+                   nr_areas, nr_rounds, in_random_order ? "random" : "linear");
     report_check(nr_pages > 0, "memtouch-map", "no RAM above the image");
-    report_check(pass(0, random, check_zero) == 0, "memtouch-zero", "page not zero on first touch");
-    for (uint64_t r = 1; r <= rounds; r++) {
-        report_check(pass(r, random, false) == 0, "memtouch-pattern", "pattern lost");
-        console_printf("memtouch: round %lu of %lu done\n", r, rounds);
+    nr_cpus = want;
+    if (want > 1) {
+        lapic_enable(false);
+        if (smp_start(ap_main, want - 1, PATIENCE) != want - 1) {
+            report_check(false, "memtouch-cpus", "a processor is missing");
+            report_summary();
+            return;
+        }
     }
+    run(0);
     report_summary();
 }

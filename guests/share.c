@@ -26,7 +26,7 @@ static uint64_t nr_rounds, break_every, pause_ticks;
 static volatile uint64_t generation;
 static uint64_t bad; /* words; atomic */
 
-static volatile uint32_t arrived, sense;
+static struct smp_barrier meeting;
 
 static uint64_t mix(uint64_t x)
 {
@@ -40,15 +40,7 @@ static uint64_t mix(uint64_t x)
 /* All vCPUs come here before any goes on. */
 static void barrier(void)
 {
-    uint32_t mine = sense;
-
-    if (__atomic_add_fetch(&arrived, 1, __ATOMIC_SEQ_CST) == nr_cpus) {
-        arrived = 0;
-        __atomic_store_n(&sense, !mine, __ATOMIC_SEQ_CST);
-    }
-    while (__atomic_load_n(&sense, __ATOMIC_SEQ_CST) == mine) {
-        cpu_pause();
-    }
+    smp_barrier_wait(&meeting, nr_cpus);
 }
 
 /* What the words of a page hold; word w adds w, but for zero pages. */

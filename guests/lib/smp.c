@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* INIT, SIPI, SIPI to all others, and the C entry of the processors that answer. */
+/* INIT, SIPI, SIPI to all others, the C entry of the processors that answer, and a barrier. */
 #include "guests/lib/smp.h"
 
 #include "guests/lib/arch.h"
@@ -58,5 +58,18 @@ void smp_again(uint32_t dest)
     for (int i = 0; i < 2; i++) {
         lapic_ipi(dest, LAPIC_ICR_ASSERT | LAPIC_ICR_STARTUP | TRAMPOLINE_PAGE);
         wait_ticks(SETTLE_TICKS);
+    }
+}
+
+void smp_barrier_wait(struct smp_barrier *b, uint32_t nr)
+{
+    uint32_t mine = __atomic_load_n(&b->sense, __ATOMIC_SEQ_CST);
+
+    if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_SEQ_CST) == nr) {
+        __atomic_store_n(&b->arrived, 0, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&b->sense, !mine, __ATOMIC_SEQ_CST);
+    }
+    while (__atomic_load_n(&b->sense, __ATOMIC_SEQ_CST) == mine) {
+        cpu_pause();
     }
 }

@@ -27,11 +27,12 @@ def disk_for(on, path, **options):
     return drive(on["kind"], path, **options)
 
 
-def memtouch(name, mib, rounds, fill="random", **keys):
-    """A guest of so many MiB that writes all of its memory, and checks and renews it in rounds."""
-    return name, {"memory": "%dM" % mib, "kernel": "memtouch.elf", "output": "log",
-                  "cmdline": "name=%s end=exit fill=%s order=random rounds=%d" % (name, fill, rounds),
-                  **keys}
+def memtouch(name, mib, rounds, fill="random", vcpus=1, **keys):
+    """A guest of so many MiB that writes all of its memory, and checks and renews it in rounds, all of its
+    vCPUs in the same pages at once."""
+    return name, {"memory": "%dM" % mib, "kernel": "memtouch.elf", "output": "log", "vcpus": vcpus,
+                  "cmdline": "name=%s end=exit fill=%s order=random rounds=%d cpus=%d" %
+                             (name, fill, rounds, vcpus), **keys}
 
 
 def modules(*vms, **host):
@@ -56,15 +57,22 @@ def all_passed(m, names, rounds, timeout):
         assert re.search(r"\[%s\] SUMMARY passed %d failed 0" % (name, rounds + 2), text), name
 
 
-# The quick set has the smallest machine, on virtio; test-all a larger one and the other controllers.
+# The quick set has the smallest machine, on virtio, and guests of one vCPU and of two; test-all a larger one,
+# four vCPUs and the other controllers.
 TWO_TO_ONE = {
     "svm": [{"id": "virtio", "kind": "virtio", "smp": 2, "mem": "40M", "limit": 240},
+            {"id": "2vcpus", "kind": "virtio", "smp": 2, "mem": "40M", "vcpus": 2, "limit": 240},
+            {"id": "4vcpus", "kind": "virtio", "smp": 2, "mem": "64M", "vcpus": 4, "limit": 400, "long": True},
             {"id": "virtio-128M", "kind": "virtio", "smp": 2, "mem": "128M", "limit": 600, "long": True},
             {"id": "ahci", "kind": "sata", "smp": 2, "mem": "64M", "limit": 240, "long": True},
             {"id": "nvme", "kind": "nvme", "smp": 2, "mem": "64M", "limit": 240, "long": True},
             {"id": "ide", "kind": "ide", "machine": "pc", "mem": "64M", "limit": 240, "long": True}],
-    "vmx": {"kind": "bochs", "mem": "32M", "limit": 600, "long": True, "emulated": True},
-    "shadow_svm": {"kind": "virtio", "smp": 2, "mem": "40M", "limit": 400, "long": True},
+    "vmx": [{"id": "1vcpu", "kind": "bochs", "mem": "32M", "limit": 600, "long": True, "emulated": True},
+            {"id": "2vcpus", "kind": "bochs", "mem": "32M", "vcpus": 2, "limit": 900, "long": True,
+             "emulated": True}],
+    "shadow_svm": [{"id": "1vcpu", "kind": "virtio", "smp": 2, "mem": "40M", "limit": 400, "long": True},
+                   {"id": "2vcpus", "kind": "virtio", "smp": 2, "mem": "40M", "vcpus": 2, "limit": 600,
+                    "long": True}],
     "shadow_vmx": {"kind": "bochs", "mem": "32M", "limit": 900, "named": True, "emulated": True},
 }
 
@@ -78,7 +86,8 @@ def test_swap_two_to_one(on):
     guests = 2
     mib = 2 * free_mib(on, extra) // guests
     names = ["w%d" % i for i in range(guests)]
-    vms = [memtouch(n, mib, rounds, largepages="auto" if i % 2 else "off") for i, n in enumerate(names)]
+    vms = [memtouch(n, mib, rounds, vcpus=on.get("vcpus", 1), largepages="auto" if i % 2 else "off")
+           for i, n in enumerate(names)]
     with on.machine(extra=extra, modules=modules(*vms)) as m:
         m.prompt()
         all_passed(m, names, rounds, on["limit"])
