@@ -294,6 +294,18 @@ static inline bool has_frame(uint64_t word)
     return (FRAME_KINDS >> word_kind(word) & 1) != 0;
 }
 
+/* All but the word's place. */
+static inline void describe(gfn_t gfn, uint64_t value, unsigned level, struct p2m_entry *out)
+{
+    out->seq = value;
+    out->order = NODE_SHIFT * level;
+    out->writable = word_kind(value) == P2M_PRIVATE;
+    out->state =
+        likely(word_kind(value) != KIND_NOMINATED) ? (enum p2m_state)word_kind(value) : P2M_PRIVATE;
+    out->mfn =
+        has_frame(value) ? mfn_add(word_mfn(value), gfn.n & (level_frames(level) - 1)) : MFN_NONE;
+}
+
 void p2m_query(struct p2m *p, gfn_t gfn, struct p2m_entry *out)
 {
     uint64_t value;
@@ -305,13 +317,21 @@ void p2m_query(struct p2m *p, gfn_t gfn, struct p2m_entry *out)
         return;
     }
     out->word = p2m_find(p, gfn, &value, &level);
-    out->seq = value;
-    out->order = NODE_SHIFT * level;
-    out->writable = word_kind(value) == P2M_PRIVATE;
-    out->state =
-        likely(word_kind(value) != KIND_NOMINATED) ? (enum p2m_state)word_kind(value) : P2M_PRIVATE;
-    out->mfn =
-        has_frame(value) ? mfn_add(word_mfn(value), gfn.n & (level_frames(level) - 1)) : MFN_NONE;
+    describe(gfn, value, level, out);
+}
+
+void p2m_query_next(struct p2m *p, gfn_t gfn, struct p2m_entry *e)
+{
+    if (likely(e->order == ORDER_4K && word_index(gfn, 0) != 0 && gfn.n >> GFN_BITS == 0)) {
+        uint64_t value = word_load(e->word + 1);
+
+        if (likely(word_kind(value) != KIND_RETIRED)) {
+            e->word++;
+            describe(gfn, value, 0, e);
+            return;
+        }
+    }
+    p2m_query(p, gfn, e);
 }
 
 uint64_t p2m_place(const struct p2m_entry *e)

@@ -171,6 +171,9 @@ static inline uint64_t *p2m_find(const struct p2m *p, gfn_t gfn, uint64_t *value
     }
 }
 
+/* As p2m_query, of gfn; `e` describes the page before: without another walk, where both are in one node. */
+void p2m_query_next(struct p2m *p, gfn_t gfn, struct p2m_entry *e);
+
 static inline unsigned word_heat(uint64_t word)
 {
     return (unsigned)(word >> HEAT_SHIFT);

@@ -66,13 +66,12 @@ static bool split(struct p2m *p, gfn_t gfn)
 }
 
 /*
- * A private page of 4 KiB that nobody holds; one of a large page, by splitting that. Large pages that are in
- * use stay. The last page on a shared frame; one of several, which frees nothing by itself, with
- * `any_shared`: only for a slot.
+ * Is the page that `e` describes one? A private page of 4 KiB that nobody holds; one of a large page, by
+ * splitting that, after which `e` describes the small page. Large pages that are in use stay. The last page on
+ * a shared frame; one of several, which frees nothing by itself, with `any_shared`: only for a slot.
  */
 static bool is_victim(struct p2m *p, gfn_t gfn, struct p2m_entry *e, bool any_shared)
 {
-    p2m_query(p, gfn, e);
     while (e->state == P2M_PRIVATE && e->order != ORDER_4K) {
         if (!split(p, gfn)) {
             return false;
@@ -89,14 +88,19 @@ static bool is_victim(struct p2m *p, gfn_t gfn, struct p2m_entry *e, bool any_sh
 static unsigned add_run(struct p2m *p, struct swap_batch *b, gfn_t gfn, unsigned most,
                         bool any_shared)
 {
-    uint64_t first = ALIGN_DOWN(gfn.n, RUN_PAGES);
+    gfn_t first = GFN(ALIGN_DOWN(gfn.n, RUN_PAGES));
+    struct p2m_entry e;
     unsigned nr = 0;
 
+    p2m_query(p, first, &e);
     for (unsigned i = 0; i < RUN_PAGES && nr < most; i++) {
-        struct p2m_entry e;
+        gfn_t at = gfn_add(first, i);
 
-        if (is_victim(p, GFN(first + i), &e, any_shared)) {
-            if (!batch_add(b, GFN(first + i), &e)) {
+        if (i != 0) {
+            p2m_query_next(p, at, &e);
+        }
+        if (is_victim(p, at, &e, any_shared)) {
+            if (!batch_add(b, at, &e)) {
                 break;
             }
             nr++;
@@ -116,6 +120,7 @@ static unsigned look_through(struct p2m *p, struct swap_batch *b, uint64_t pages
         gfn_t gfn = nth_page(p, (at + i) % pages);
         struct p2m_entry e;
 
+        p2m_query(p, gfn, &e);
         nr += is_victim(p, gfn, &e, any_shared) && batch_add(b, gfn, &e);
         if (i % RELAX_PAGES == RELAX_PAGES - 1) {
             env_relax();

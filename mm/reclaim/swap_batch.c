@@ -33,9 +33,8 @@ struct leaving {
     gfn_t gfn;
     /* Nominated, shared or compressed; once that changes, the page has left the batch. */
     struct p2m_entry e;
-    uint64_t slot; /* SLOT_NONE: it has none */
-    uint64_t hash;
-    enum hv_err result; /* of the write */
+    uint64_t slot;      /* SLOT_NONE: it has none */
+    enum hv_err result; /* of the write, once it has a slot */
 };
 
 struct swap_batch {
@@ -193,6 +192,8 @@ static void batch_put(struct swap_batch *b)
 
 bool batch_add(struct swap_batch *b, gfn_t gfn, const struct p2m_entry *e)
 {
+    struct leaving *l = &b->page[b->nr];
+
     if (b->nr == SWAP_BATCH) {
         return false;
     }
@@ -202,7 +203,10 @@ bool batch_add(struct swap_batch *b, gfn_t gfn, const struct p2m_entry *e)
             return false;
         }
     }
-    b->page[b->nr++] = (struct leaving){.gfn = gfn, .e = *e, .slot = SLOT_NONE};
+    l->gfn = gfn;
+    l->e = *e;
+    l->slot = SLOT_NONE;
+    b->nr++;
     return true;
 }
 
@@ -424,7 +428,10 @@ static void pack(struct swap_batch *b)
 
     for (unsigned i = 0; i < b->nr; i++) {
         if (is_leaving(&b->page[i])) {
-            b->page[nr++] = b->page[i];
+            if (nr != i) {
+                b->page[nr] = b->page[i];
+            }
+            nr++;
         }
     }
     b->nr = nr;
