@@ -17,6 +17,8 @@
 #include "mm/p2m.h"
 #include "mm/p2m_internal.h" /* its tallies */
 #include "mm/p2m_large.h"
+#include "mm/reclaim/crypt.h"
+#include "mm/reclaim/slots.h"
 #include "mm/share/scan.h"
 #include "mm/view.h"
 #include "tests/host/env.h"
@@ -436,24 +438,94 @@ static void back_for_a_large_page(void **state)
     swapenv_stop();
 }
 
-/* What is in a slot is not what was in the page. */
+/* IEEE Std 1619, Annex B, vector 4: XTS-AES-128 of the bytes 0 to 255 twice, data unit 0. A block's cipher depends on
+ * what is before it in the unit by its number only, so that the first 512 bytes of a page must be these. */
+static const char xts_key[] = "27182818284590452353602874713526"
+                              "31415926535897932384626433832795";
+static const char xts_cipher[] = "27a7479befa1d476489f308cd4cfa6e2a96e4bbe3208ff25287dd3819616e89c"
+                                 "c78cf7f5e543445f8333d8fa7f56000005279fa5d8b5e4ad40e736ddb4d35412"
+                                 "328063fd2aab53e5ea1e0a9f332500a5df9487d07a5c92cc512c8866c7e860ce"
+                                 "93fdf166a24912b422976146ae20ce846bb7dc9ba94a767aaef20c0d61ad0265"
+                                 "5ea92dc4c4e41a8952c651d33174be51a10c421110e6d81588ede82103a252d8"
+                                 "a750e8768defffed9122810aaeb99f9172af82b604dc4b8e51bcb08235a6f434"
+                                 "1332e4ca60482a4ba1a03b3e65008fc5da76b70bf1690db4eae29c5f1badd03c"
+                                 "5ccf2a55d705ddcd86d449511ceb7ec30bf12b1fa35b913f9f747a8afd1b130e"
+                                 "94bff94effd01a91735ca1726acd0b197c4e5b03393697e126826fb6bbde8ecc"
+                                 "1e08298516e2c9ed03ff3c1b7860f6de76d4cecd94c8119855ef5297ca67e9f3"
+                                 "e7ff72b1e99785ca0a7e7720c5b36dc6d72cac9574c8cbbc2f801e23e56fd344"
+                                 "b07f22154beba0f08ce8891e643ed995c94d9a69c9f1b5f499027a78572aeebd"
+                                 "74d20cc39881c213ee770b1010e4bea718846977ae119f7a023ab58cca0ad752"
+                                 "afe656bb3c17256a9f6e9bf19fdd5a38fc82bbe872c5539edb609ef4f79c203e"
+                                 "bb140f2e583cb2ad15b4aa5b655016a8449277dbd477ef2c8d6c017db738b18d"
+                                 "eb4a427d1923ce3ff262735779a418f20a282df920147beabe421ee5319d0568";
+
+static void from_hex(const char *hex, uint8_t *out)
+{
+    for (; *hex != '\0'; hex += 2) {
+        unsigned byte;
+
+        assert_int_equal(sscanf(hex, "%2x", &byte), 1);
+        *out++ = (uint8_t)byte;
+    }
+}
+
+static void cipher_is_the_standards(void **state)
+{
+    uint8_t page[PAGE_SIZE], cipher[PAGE_SIZE], other[PAGE_SIZE], expected[512];
+    uint8_t key[CRYPT_KEY_BYTES];
+
+    (void)state;
+    from_hex(xts_key, key);
+    from_hex(xts_cipher, expected);
+    for (unsigned i = 0; i < PAGE_SIZE; i++) {
+        page[i] = (uint8_t)i;
+    }
+    crypt_set_key(key);
+    crypt_encrypt(cipher, page, 0);
+    assert_memory_equal(cipher, expected, sizeof(expected));
+    crypt_decrypt(other, cipher, 0);
+    assert_memory_equal(other, page, PAGE_SIZE);
+    memcpy(other, page, PAGE_SIZE);
+    crypt_encrypt(other, other, 0); /* in place, as swap_batch.c does */
+    assert_memory_equal(other, cipher, PAGE_SIZE);
+    for (unsigned bit = 0; bit < 64; bit++) {
+        crypt_encrypt(other, page, BIT(bit));
+        assert_memory_not_equal(other, cipher, 16);
+    }
+}
+
+/* Of pages that are all alike: what a slot holds is their cipher for this slot and this use of it, other than in
+ * any other slot and than after the last use. */
 static void slots_are_encrypted(void **state)
 {
-    (void)state;
-    swapenv_quiet_start();
-    swapenv.how.compress = false;
-    swapenv_fill_pages(KIND_HALF, 0, 32);
-    swapenv_take_all();
-    for (uint64_t i = 0; i < 32; i++) {
-        uint64_t words[WORDS];
-        unsigned zero = 0;
+    static uint8_t was[32][PAGE_SIZE];
+    uint64_t page[WORDS], cipher[WORDS];
 
-        memcpy(words, faultstore_slot(&swapenv.store, i), PAGE_SIZE);
-        for (unsigned k = 0; k < WORDS; k++) {
-            zero += words[k] == 0;
+    (void)state;
+    swapenv.nr_slots = 32;
+    swapenv_quiet_start();
+    swapenv.nr_slots = NR_SLOTS;
+    swapenv.how.compress = false;
+    swapenv_make(page, KIND_HALF);
+    for (unsigned use = 0; use < 2; use++) {
+        for (uint64_t gfn = 0; gfn < 32; gfn++) {
+            swapenv_put(0, gfn, KIND_HALF);
         }
-        assert_true(zero < 3);
+        swapenv_take_all();
+        for (uint64_t i = 0; i < 32; i++) {
+            const uint8_t *slot = faultstore_slot(&swapenv.store, i);
+
+            crypt_encrypt(cipher, page, slots_tweak(i));
+            assert_memory_equal(slot, cipher, PAGE_SIZE);
+            assert_memory_not_equal(slot, page, 16);
+            assert_memory_not_equal(slot, was[i], 16);
+            memcpy(was[i], slot, PAGE_SIZE);
+            for (uint64_t k = 0; k < i; k++) {
+                assert_memory_not_equal(slot, was[k], 16);
+            }
+        }
     }
+    swapenv_check_all(true);
     swapenv_stop();
 }
 
@@ -854,6 +926,7 @@ int main(void)
         cmocka_unit_test(shared_pages_are_counted),
         cmocka_unit_test(touched_meanwhile),
         cmocka_unit_test(back_for_a_large_page),
+        cmocka_unit_test(cipher_is_the_standards),
         cmocka_unit_test(slots_are_encrypted),
         cmocka_unit_test(taking_allocates_nothing),
         cmocka_unit_test(neighbours_come_along),

@@ -88,7 +88,7 @@ static void bad_reads(void **state)
     assert_non_null(strstr(why.why, "checksum"));
     faultstore_slot(&swapenv.store, why.slot)[77] ^= 4;
     swapenv_expect(0, 5);
-    /* An old version of the slot, or another's, is no better. */
+    /* What another slot holds is no better. */
     swapenv_take_all();
     p2m_query(swapenv.vms[0].p2m, GFN(5), &e);
     swapenv.store.fail_read = 2;
@@ -98,6 +98,67 @@ static void bad_reads(void **state)
            PAGE_SIZE);
     assert_int_equal(populate(5), HV_EIO);
     swapenv_stop();
+}
+
+/* A disk that lost a write gives what the slot held in its last use: that is refused, be it encrypted or not. Pages
+ * that did not change meanwhile were encrypted anew all the same. */
+static void old_contents_are_refused(void **state)
+{
+    enum { USED = 16, CHANGED = 8 };
+    static uint8_t old[USED][PAGE_SIZE], now[USED][PAGE_SIZE];
+    struct swap_failure why;
+
+    (void)state;
+    for (unsigned encrypt = 0; encrypt < 2; encrypt++) {
+        swapenv.nr_slots = USED; /* so that each is used again */
+        swapenv_quiet_start_with(1, false, encrypt);
+        swapenv.nr_slots = NR_SLOTS;
+        swapenv.how.compress = false;
+        test_env.quiet = true;
+        swapenv_fill_pages(KIND_RANDOM, 0, USED);
+        swapenv_take_all();
+        memcpy(old, faultstore_slot(&swapenv.store, 0), sizeof(old));
+        for (uint64_t gfn = 0; gfn < USED; gfn++) {
+            swapenv_expect(0, gfn);
+        }
+        swapenv_fill_pages(KIND_HALF, 0, encrypt ? CHANGED : USED);
+        swapenv_take_all();
+        memcpy(now, faultstore_slot(&swapenv.store, 0), sizeof(now));
+        memcpy(faultstore_slot(&swapenv.store, 0), old, sizeof(old));
+        for (uint64_t gfn = 0; gfn < USED; gfn++) {
+            assert_int_equal(populate(gfn), HV_EIO);
+            swap_error(swapenv.vms[0].p2m, GFN(gfn), &why);
+            assert_non_null(strstr(why.why, "checksum"));
+        }
+        memcpy(faultstore_slot(&swapenv.store, 0), now, sizeof(now));
+        swapenv.errors = true; /* each says once more that it could not be read */
+        swapenv_check_all(true);
+        swapenv_stop();
+    }
+}
+
+/* A slot's sum holds for this use of it only. */
+static void sums_are_of_one_use(void **state)
+{
+    uint64_t slot;
+    unsigned nr;
+
+    (void)state;
+    env_start(BASE, NR_FRAMES, 1);
+    assert_int_equal(slots_init(1), HV_OK);
+    slot = slots_take(1, 1, &nr);
+    assert_int_equal(nr, 1);
+    slots_fill(slot, GFN(5), 0x1234);
+    assert_true(slots_check(slot, 0x1234));
+    assert_false(slots_check(slot, 0x1235));
+    slots_free(slot);
+    assert_int_equal(slots_take(1, 1, &nr), slot);
+    assert_false(slots_check(slot, 0x1234));
+    slots_fill(slot, GFN(5), 0x1234);
+    assert_true(slots_check(slot, 0x1234));
+    slots_free(slot);
+    slots_fini();
+    env_stop();
 }
 
 /* Without the disk what is in memory stays in reach, and nothing more leaves but into the cache. */
@@ -310,6 +371,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_slots),
         cmocka_unit_test(bad_reads),
+        cmocka_unit_test(old_contents_are_refused),
+        cmocka_unit_test(sums_are_of_one_use),
         cmocka_unit_test(disk_gone),
         cmocka_unit_test(no_store),
         cmocka_unit_test(set_up_fails),
