@@ -79,8 +79,8 @@ static const struct {
     trace_t next;
     double bar; /* random's faults, of LRU's */
 } traces[] = {
-    {"skewed, runs", skewed, 1.6}, {"1/k", zipf, 1.6},        {"uniform", uniform, 1.1},
-    {"loop", loop, 0.9},           {"moving set", moving, 4},
+    {"skewed, runs", skewed, 1.6}, {"1/k", zipf, 1.6},          {"uniform", uniform, 1.1},
+    {"loop", loop, 0.9},           {"moving set", moving, 1.5},
 };
 
 /* ---- LRU ---- */
