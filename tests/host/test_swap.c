@@ -689,7 +689,7 @@ static void pinned_large_page_stays(void **state)
     uint64_t host, nodes;
     struct p2m_counters count;
     struct swap_step done;
-    mfn_t spare, none = MFN_NONE;
+    mfn_t spare, block, none = MFN_NONE;
     struct p2m *p;
     void *page;
 
@@ -717,6 +717,17 @@ static void pinned_large_page_stays(void **state)
     assert_int_equal(p2m_large_split(p, GFN(0), &spare), HV_OK);
     assert_false(mfn_valid(spare));
     assert_int_equal(frames_in_use(FRAME_HOST), host - 1);
+    assert_int_equal(frames_in_use(FRAME_P2M), nodes + 1);
+
+    /* Once it is large again, its node is still there: whoever splits it needs no frame, and if he cannot, the node
+     * waits for the next one. */
+    assert_int_equal(buddy_alloc(ORDER_2M, FRAME_GUEST, 1, 0, &block), HV_OK);
+    assert_int_equal(p2m_large_join(p, GFN(0), 0, block), HV_OK);
+    assert_int_equal(p2m_get(p, GFN(77), P2M_READ, &page), HV_OK);
+    assert_int_equal(p2m_large_split(p, GFN(0), &none), HV_EBUSY);
+    p2m_put(p, GFN(77), page);
+    assert_true(p2m_audit(p));
+    assert_int_equal(p2m_large_split(p, GFN(0), &none), HV_OK);
     assert_int_equal(frames_in_use(FRAME_P2M), nodes + 1);
     swapenv_check_all(true);
     swapenv_stop();
