@@ -120,6 +120,10 @@ def test_swap_overwritten(on):
         taken = number(m.command("vm o swapout 9G"), r"(\d+) pages compressed, or on")
         assert taken >= mib * 256 * 9 // 10
         m.wait_for("mem once", r"STORE +: \S+ [1-9]\d\d+ of")
+        # Batches of 32 pages are written at once; a few at the end are not full.
+        written = number(m.command("mem once"), r"STORE +: \S+ (\d+) of")
+        writes = number(m.command("disks"), r"reads, (\d+) writes,")
+        assert writes * 8 <= written, (writes, written)
         m.send("console o\r")
         m.expect("Ctrl-")
         m.send("x\x1d")
@@ -136,7 +140,10 @@ def test_swap_overwritten(on):
 @runs_on(svm={"kind": "virtio", "mem": "96M", "smp": 2, "limit": 400, "long": True})
 def test_swap_compression_saves_reads(on):
     """A compressible load asks the disk for at least three times fewer pages with compression than
-    without. (QEMU only: what is counted is common code's doing, and Bochs takes ten minutes for it.)"""
+    without. The cache may take as much as it needs: at the default of 10 % of a VM it could hold a small part
+    of what is away here, and how many reads that saves follows from the bound, not from compressing
+    (tests/host/test_swap.c, cache_saves_reads, has both). (QEMU only: what is counted is common code's
+    doing, and Bochs takes ten minutes for it.)"""
     reads = {}
     for zip_on in (0, 1):
         extra = disk_for(on, swap_image(on.name, DISK_MIB * MIB))
