@@ -280,7 +280,9 @@ static void shadow_unwatch(struct view *v, gfn_t gfn, struct flush_batch *b)
             entry_clear_chain(s, &sp->parents);
         }
     }
-    join(s, b);
+    if (!MUTANT(shadow_unwatch_without_flush)) {
+        join(s, b);
+    }
     spin_unlock(&s->lock);
 }
 

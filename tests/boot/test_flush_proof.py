@@ -80,6 +80,7 @@ HOST = {
     "shadow_age_without_flush": "shadow_directed",
     "shadow_watch_without_flush": "shadow_directed",
     "shadow_watch_bit_without_flush": "shadow_directed",
+    "shadow_unwatch_without_flush": "shadow_directed",
 }
 
 

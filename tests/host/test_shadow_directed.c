@@ -330,6 +330,37 @@ static void every_use_is_seen(void **state)
     shadowenv_stop();
 }
 
+/* A large page that was taken to pieces to watch one of them is whole again at the next touch of any. */
+static void large_page_comes_back(void **state)
+{
+    enum { GFN_LARGE = 1024 };
+    struct shadowenv_cpu *c = &shadowenv.cpus[0];
+    const struct shadow_region *r;
+    struct flush_batch batch;
+    enum view_watch how;
+
+    (void)state;
+    rng_seed(&shadowenv.rng, 16);
+    shadowenv_start(REF_LONG, 2, true, 100000);
+    make_space(1, 3000);
+    shadowenv_poke(PD, 7, (uint64_t)GFN_LARGE << 12 | 0xe7);
+    expect(c, 7ull << 21, GFN_LARGE);
+    r = region_look(shadow_of(shadowenv.view), GFN(GFN_LARGE));
+    assert_int_not_equal(r->large, 0);
+    flush_batch_init(&batch, p2m_flush_domain(shadowenv.p2m));
+    assert_int_equal(
+        shadowenv.view->ops->watch(shadowenv.view, GFN(GFN_LARGE + 5), true, &batch, &how), HV_OK);
+    assert_int_equal(how, WATCH_PIECE);
+    flush_batch_commit(&batch);
+    expect(c, 7ull << 21 | 5ull << 12, GFN_LARGE + 5);
+    assert_int_equal(r->large, 0);
+    shadowenv.view->ops->unwatch(shadowenv.view, GFN(GFN_LARGE + 5), &batch);
+    flush_batch_commit(&batch);
+    expect(c, 7ull << 21 | 5ull << 12, GFN_LARGE + 5);
+    assert_int_not_equal(r->large, 0);
+    shadowenv_stop();
+}
+
 /* What is dropped is gone from TLBs too, whether or not its frame becomes free. */
 static void nobody_keeps_what_is_dropped(void **state)
 {
@@ -501,6 +532,7 @@ int main(void)
         cmocka_unit_test(table_moves_under_a_walk),
         cmocka_unit_test(weakened_by_a_fault),
         cmocka_unit_test(every_use_is_seen),
+        cmocka_unit_test(large_page_comes_back),
         cmocka_unit_test(nobody_keeps_what_is_dropped),
         cmocka_unit_test(table_waits_for_the_flush),
         cmocka_unit_test(traced_table_is_given_up),
