@@ -194,9 +194,15 @@ static void move(struct store *s, struct store_request *r)
     r->done(r);
 }
 
+static bool stays(const struct store *s)
+{
+    (void)s;
+    return false;
+}
+
 static bool start_store(void)
 {
-    static const struct store_ops ops = {.submit = move};
+    static const struct store_ops ops = {.submit = move, .gone = stays};
     static struct store store = {.ops = &ops, .nr_slots = PAGES, .name = "bench"};
     mfn_t mfn;
 

@@ -340,7 +340,13 @@ static void store_submit_slots(struct store *s, struct store_request *r)
     blk_submit(in_use.disk, b);
 }
 
-static const struct store_ops store_ops = {.submit = store_submit_slots};
+static bool store_is_gone(const struct store *s)
+{
+    (void)s;
+    return blk_gone(in_use.disk);
+}
+
+static const struct store_ops store_ops = {.submit = store_submit_slots, .gone = store_is_gone};
 
 struct store *swaparea_store(void)
 {

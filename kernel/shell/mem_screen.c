@@ -107,9 +107,9 @@ static void print_more(struct canvas *c, const struct memstat_host *h)
     line(c, "           together %llu.%03llu %% of memory", ULL(per_mille100 / 1000),
          ULL(per_mille100 % 1000));
     swap_stats(&s);
-    line(c, "STORE    : %s: %llu of %llu slots, %llu bad; %llu read along, %llu spared",
-         s.store != NULL ? s.store : "no area", ULL(s.used), ULL(s.slots), ULL(s.bad), ULL(s.along),
-         ULL(s.spared));
+    line(c, "STORE    : %s: %s%llu of %llu slots, %llu bad; %llu read along, %llu spared",
+         s.store != NULL ? s.store : "no area", s.gone ? "GONE; " : "", ULL(s.used), ULL(s.slots),
+         ULL(s.bad), ULL(s.along), ULL(s.spared));
     line(c, "           errors: %llu write, %llu read, %llu checksum", ULL(s.write_errors),
          ULL(s.read_errors), ULL(s.mismatches));
 }

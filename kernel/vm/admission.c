@@ -105,7 +105,7 @@ static struct admission_host host_without(const struct vm *vm)
     own = b.used[FRAME_HOST] + b.used[FRAME_RETIRED] + reclaim_min_free();
     return (struct admission_host){
         .memory = (b.total - MIN(b.total, own)) * PAGE_SIZE,
-        .swap = (s.slots - MIN(s.slots, s.bad)) * PAGE_SIZE,
+        .swap = s.gone ? 0 : (s.slots - MIN(s.slots, s.bad)) * PAGE_SIZE,
         .unbacked = allow_unbacked,
         .others = sums.all,
     };

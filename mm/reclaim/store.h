@@ -53,6 +53,8 @@ struct store_request {
 
 struct store_ops {
     void (*submit)(struct store *s, struct store_request *r);
+    /* Is the disk known to be gone, whoever found out? Never back to no. Any thread, any locks. */
+    bool (*gone)(const struct store *s);
 };
 
 struct store {
@@ -60,6 +62,11 @@ struct store {
     uint64_t nr_slots;
     char name[32]; /* "nvme0p2", for messages */
 };
+
+static inline bool store_gone(const struct store *s)
+{
+    return s->ops->gone(s);
+}
 
 static inline void store_submit(struct store *s, struct store_request *r)
 {

@@ -205,10 +205,17 @@ static bool cache_is_full(struct p2m *p, const struct swap_how *how)
 
 /* ---- Taking ---- */
 
+/* NULL: none. It may be gone. */
+static struct store *the_store(void)
+{
+    return swap.ready ? __atomic_load_n(&swap.cfg.store, __ATOMIC_ACQUIRE) : NULL;
+}
+
 bool swap_has_store(void)
 {
-    return swap.ready && __atomic_load_n(&swap.cfg.store, __ATOMIC_ACQUIRE) != NULL &&
-           !__atomic_load_n(&swap.gone, __ATOMIC_RELAXED);
+    const struct store *s = the_store();
+
+    return s != NULL && !store_gone(s);
 }
 
 bool swap_possible(const struct p2m *p)
@@ -297,7 +304,6 @@ enum hv_err swap_init(const struct swap_config *cfg)
     enum hv_err err = HV_OK;
 
     swap.cfg = *cfg;
-    swap.gone = false;
     swap.stats = (struct swap_stats){0};
     ratelimit_init(&swap.limit, LOG_BURST, LOG_INTERVAL_NS);
     rng_seed(&swap.rng, cfg->seed);
@@ -336,11 +342,13 @@ void swap_fini(void)
 
 void swap_stats(struct swap_stats *out)
 {
+    const struct store *store = the_store();
     struct slots_stats s;
 
     slots_stats(&s);
     *out = swap.stats;
-    out->store = swap.ready && swap.cfg.store != NULL ? swap.cfg.store->name : NULL;
+    out->store = store != NULL ? store->name : NULL;
+    out->gone = store != NULL && store_gone(store);
     out->slots = s.total;
     out->used = s.used;
     out->bad = s.bad;

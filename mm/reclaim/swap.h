@@ -50,6 +50,7 @@ enum hv_err swap_init(const struct swap_config *cfg) __must_check;
 /* There is somewhere to write to, from now on; once, if swap_init was not given a store. Returns how many
  * of its slots are used, as memory for their table allows; 0: none. */
 uint64_t swap_add_store(struct store *s);
+/* Is there somewhere to write to? No longer when the store is gone. */
 bool swap_has_store(void);
 /* For tests: nothing is in flight, no p2m is left. */
 void swap_fini(void);
@@ -112,6 +113,7 @@ void swap_forget(struct p2m *p, struct p2m_entry *e);
 
 struct swap_stats {
     const char *store;             /* its name, NULL: none */
+    bool gone;                     /* it is, with what its slots hold */
     uint64_t slots, used, bad;     /* slots; used, retired */
     uint64_t written, read, along; /* pages; `along`: of those read, without being asked for */
     uint64_t spared;               /* pages that were overwritten as a whole, and never read */

@@ -512,9 +512,6 @@ static void batch_done(struct store_request *r)
 {
     struct swap_batch *b = r->arg;
 
-    if (r->result == HV_ENOENT) {
-        __atomic_store_n(&swap.gone, true, __ATOMIC_RELAXED);
-    }
     if (r->result == HV_EIO && b->run > 1) {
         b->single = true;
         b->single_end = b->at + b->run;

@@ -37,9 +37,6 @@ static void read_done(struct store_request *r)
 {
     struct swap_read *in = r->arg;
 
-    if (r->result == HV_ENOENT) {
-        __atomic_store_n(&swap.gone, true, __ATOMIC_RELAXED);
-    }
     struct p2m *p = in->p;
 
     /* Who reaps it lets go of p: hold it across the wake. */

@@ -28,7 +28,6 @@ struct done_node {
 struct swap {
     struct swap_config cfg; /* constant, but for the store, which is set once (atomic) */
     bool ready;
-    bool gone;            /* the store is (atomic, set once) */
     struct spinlock lock; /* RANK_SWAP: lists of free requests, spares, rng */
     struct list free_batches, free_reads;
     unsigned nr_free_reads;

@@ -112,7 +112,12 @@ static void submit(struct store *s, struct store_request *r)
     f->nr_waiting++;
 }
 
-static const struct store_ops ops = {.submit = submit};
+static bool is_gone(const struct store *s)
+{
+    return container_of(s, const struct faultstore, store)->gone;
+}
+
+static const struct store_ops ops = {.submit = submit, .gone = is_gone};
 
 void faultstore_start(struct faultstore *f, uint64_t nr_slots, uint64_t seed)
 {

@@ -165,6 +165,7 @@ static void sums_are_of_one_use(void **state)
 static void disk_gone(void **state)
 {
     struct p2m_counters count;
+    struct swap_stats s;
 
     (void)state;
     swapenv_quiet_start();
@@ -173,8 +174,13 @@ static void disk_gone(void **state)
     swapenv_take_all();
     swapenv_fill_pages(KIND_RANDOM, 40, 40);
     swapenv_fill_pages(KIND_HALF, 80, 40);
+    swap_stats(&s);
+    assert_true(swap_has_store() && !s.gone);
     swapenv.store.gone = true;
     swapenv.errors = true;
+    swap_stats(&s);
+    assert_true(!swap_has_store() && s.gone);
+    assert_string_equal(s.store, "faultstore");
     assert_int_equal(populate(0), HV_EIO);
     for (unsigned i = 0; i < 40; i++) {
         struct swap_step done;
@@ -197,10 +203,13 @@ static void no_store(void **state)
     const struct swap_config cfg = {
         .seed = 1, .wake = swapenv_woken, .wake_all = swapenv_all_woken};
     struct p2m_counters count;
+    struct swap_stats s;
 
     (void)state;
     rng_seed(&swapenv.rng, 3);
     swapenv_start_with(&cfg, 1, false);
+    swap_stats(&s);
+    assert_true(!swap_has_store() && s.store == NULL && !s.gone);
     test_env.on_relax = NULL;
     test_env.on_flush = swapenv_quiet_flush_hook;
     swapenv.how.zip_pct = 1; /* a bound that nothing can be moved out of holds new pages back */

@@ -670,6 +670,9 @@ static void test_store(void **state)
     store_submit(s, &r);
     assert_int_equal(last_slots.op, BLK_FLUSH);
     assert_int_equal(last_slots.nr_frames, 0);
+    assert_false(store_gone(s));
+    fakes[0].disk.queue.gone = true;
+    assert_true(store_gone(s));
 }
 
 int main(void)
