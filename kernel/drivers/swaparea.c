@@ -155,7 +155,12 @@ enum hv_err swaparea_check(const struct swaparea *a, char why[SWAPAREA_WHY_MAX])
     struct swaparea_header h;
     struct look *l = look_new();
     enum hv_err err = l != NULL ? check(l, a, &h, why) : HV_ENOMEM;
+    bool ours = swaparea_store() != NULL && in_use.disk == a->disk && in_use.first == a->first;
 
+    if (err == HV_OK && !ours && blkclaim_any(a->disk, a->first, a->nr_pages * BLK_PAGE_SECTORS)) {
+        str_copy(why, SWAPAREA_WHY_MAX, "it is in use");
+        err = HV_EPERM;
+    }
     look_end(l);
     return err;
 }

@@ -69,8 +69,8 @@ void swaparea_stop(void);
 enum hv_err swaparea_find(const char *name, struct swaparea *out) __must_check;
 /*
  * May it be written, by what is on the disk now? HV_ENOENT: it carries no signature of ours, or cannot be read.
- * HV_EPERM, and `why`, a clause for a message: it does, but the disk is read-only, or somebody else has put a
- * partition table, a file system or other data there since. HV_ENOMEM.
+ * HV_EPERM, and `why`, a clause for a message: it does, but the disk is read-only, a VM uses it, or somebody
+ * else has put a partition table, a file system or other data there since. HV_ENOMEM.
  */
 enum hv_err swaparea_check(const struct swaparea *a, char why[SWAPAREA_WHY_MAX]) __must_check;
 /* Reads for label.h, from a disk that is `arg`. */

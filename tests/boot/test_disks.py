@@ -314,6 +314,7 @@ def test_swap_lent(on):
         m.prompt()
         m.wait_log([r"vm vm0: disk: ram0 is in use, by another VM or for swapping",
                     r"swap on ram0: 14 MiB"])
+        assert guest + ": it is in use" in m.command("swap test 1 " + guest)
         m.command("vm vm1 start")
         m.wait_log([r"vm1\b"])
         m.poweroff()

@@ -430,6 +430,7 @@ static void test_read_only(void **state)
 static void test_lent(void **state)
 {
     struct swaparea_loan loan = {.area = found("disk0"), .vm = "guest"};
+    char why[SWAPAREA_WHY_MAX];
     struct swaparea a;
 
     (void)state;
@@ -450,9 +451,13 @@ static void test_lent(void **state)
     swaparea_start("auto", &loan, 1); /* its neighbour */
     assert_true(swaparea_in_use(&a));
     assert_string_equal(a.name, "disk0p2");
+    assert_int_equal(swaparea_check(&a, why), HV_OK); /* in use, but for swapping */
     /* A VM that was not foreseen has it. */
     swaparea_stop();
+    assert_int_equal(swaparea_check(&a, why), HV_OK);
     assert_int_equal(blkclaim_take(a.disk, PART2, 8, false), HV_OK);
+    assert_int_equal(swaparea_check(&a, why), HV_EPERM);
+    assert_string_equal(why, "it is in use");
     option_gives("disk:disk0p2", NULL, "swap on disk0p2: a VM uses it as its disk; no swap");
     blkclaim_drop(a.disk, PART2, 8, false);
 }
