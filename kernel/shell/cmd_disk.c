@@ -9,6 +9,7 @@
 #include "kernel/lib/string.h"
 #include "kernel/shell/commands.h"
 #include "kernel/shell/format.h"
+#include "kernel/vm/swapping.h"
 #include "mm/buddy.h"
 #include "mm/env.h"
 #include "mm/reclaim/store.h"
@@ -139,8 +140,9 @@ static void print_area(void)
         shell_print("no swap area; `swap format DISK` makes one, `disks` lists what there is\n");
         return;
     }
-    shell_print("%s: %llu slots, %s%s\n", a.name, (unsigned long long)swaparea_store()->nr_slots,
-                format_size(size, swaparea_store()->nr_slots * PAGE_SIZE),
+    shell_print("%s: %llu slots, %s, %s%s\n", a.name,
+                (unsigned long long)swaparea_store()->nr_slots,
+                format_size(size, swaparea_store()->nr_slots * PAGE_SIZE), swapping_encryption(),
                 blk_gone(a.disk) ? "; THE DISK IS GONE" : "");
     print_disk(a.disk);
 }

@@ -31,6 +31,7 @@
 
 static struct waitq queues[NR_QUEUES];
 static struct thread *worker; /* set once (atomic) */
+static bool encrypting;       /* constant after swapping_init */
 static uint64_t taken;        /* atomic */
 
 /* By member of mm/share; `owner` tells whether the entry is this member's. */
@@ -86,6 +87,11 @@ static void draw_key(void)
     __asm__ volatile("" ::"r"(key) : "memory");
 }
 
+const char *swapping_encryption(void)
+{
+    return !encrypting ? "unencrypted" : cpu_features.aes ? "AES-NI" : "AES-tables";
+}
+
 static void use_store(struct store *s)
 {
     uint64_t nr = swap_add_store(s);
@@ -93,8 +99,9 @@ static void use_store(struct store *s)
     if (nr == 0) {
         log_error("swap: no memory for the table of %s's slots: it is not used", s->name);
     } else {
-        log_info("swap: pages go to %s: %llu slots of 4 KiB%s", s->name, (unsigned long long)nr,
-                 nr < s->nr_slots ? ", for want of memory for a larger table" : "");
+        log_info("swap: pages go to %s: %llu slots of 4 KiB%s, %s", s->name, (unsigned long long)nr,
+                 nr < s->nr_slots ? ", for want of memory for a larger table" : "",
+                 swapping_encryption());
     }
 }
 
@@ -105,6 +112,7 @@ void swapping_init(bool encrypt)
     for (unsigned i = 0; i < NR_QUEUES; i++) {
         waitq_init(&queues[i]);
     }
+    encrypting = encrypt;
     random_stream(&rng, "swap", "");
     const struct swap_config cfg = {
         .encrypt = encrypt,

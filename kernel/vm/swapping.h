@@ -18,6 +18,9 @@ struct vm;
 void swapping_init(bool encrypt);
 /* Start the thread. */
 void swapping_start(void);
+/* What encrypts pages on their way to the area: "AES-NI", "AES-tables" (a processor without AES instructions),
+ * or "unencrypted". After swapping_init. */
+const char *swapping_encryption(void);
 
 /* p is to come down by so many pages: the thread sees to it. Replaces what it owed before. */
 void swapping_order(struct p2m *p, uint64_t pages);

@@ -112,13 +112,22 @@ def test_disks_ide_bochs(on):
         m.poweroff()
 
 
-@runs_on(svm={"mem": "256M"})
+@runs_on(svm=[{"mem": "256M", "id": "aes", "by": "AES-NI"},
+              {"mem": "256M", "id": "tables", "cpu": "qemu64,+svm", "by": "AES-tables", "emulated": True}],
+         vmx={"mem": "256M", "by": "AES-NI"})
 def test_disks_ram(on):
-    """Machine memory as a disk."""
+    """Machine memory as a disk; and whether and by what it is encrypted is said."""
     with on.machine(cmdline="swap=ram:16M") as m:
         m.prompt()
-        m.wait_log([r"swap on ram0: 14 MiB"])
+        m.wait_log([r"swap on ram0: 14 MiB", r"pages go to ram0: \d+ slots of 4 KiB, %s\b" % on["by"]])
+        assert re.search(r"^ram0: \d+ slots, 14.9M, %s\r?$" % on["by"], m.command("swap"), re.M)
         exercise(m, "ram0")
+        m.poweroff()
+    with on.machine(cmdline="swap=ram:16M",
+                    modules={"ballast.conf": conf(**{"swap.encrypt": "off"})}) as m:
+        m.prompt()
+        m.wait_log([r"pages go to ram0: \d+ slots of 4 KiB, unencrypted\b"])
+        assert "unencrypted" in m.command("swap")
         m.poweroff()
 
 
