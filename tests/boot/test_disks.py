@@ -131,7 +131,7 @@ def test_disks_ram(on):
         m.poweroff()
 
 
-@runs_on(svm={"mem": "256M"})
+@runs_on(svm={"mem": "256M"}, vmx={"mem": "256M", "limit": 240})
 def test_swap_signature(on):
     """Disks without our signature are never written, whatever the configuration and the operator say, but
     for a format that is confirmed; and that writes nothing outside of its partition."""
@@ -188,7 +188,7 @@ def test_swap_signature(on):
     assert data[part[1]:15 * MIB] == noise_data[part[1]:15 * MIB]
 
 
-@runs_on(svm={"mem": "256M"})
+@runs_on(svm={"mem": "256M"}, vmx={"mem": "256M", "limit": 240})
 def test_swap_signature_reused(on):
     """A signature outlives what is done to the disk afterwards: what was partitioned or given to a RAID since it
     was formatted as a whole is not written, whether named or not, before it is formatted again; and a signed
@@ -268,7 +268,7 @@ def test_swap_read_only(on):
     assert digest(locked) == before
 
 
-@runs_on(svm={"mem": "256M"})
+@runs_on(svm={"mem": "256M"}, vmx={"mem": "256M", "limit": 240})
 def test_swap_lent(on):
     """A guest can write a signature to its disk: what a VM names, by whatever name, is not taken for
     swapping, whether or not the VM runs; and what swapping has is no VM's disk."""
