@@ -310,6 +310,9 @@ static void swap_out_by_hand(struct vm *vm, const char *what, const char *size)
     if (parse_size(size, MIB(1), &bytes) != HV_OK || bytes < PAGE_SIZE) {
         shell_error("vm", "'%s' is no size of a page or more; accepted: as 4K or 64M (K, M, G, T)",
                     size);
+    } else if (vm->config.swap == SWAP_OFF) {
+        shell_error("vm", "%s: its swap is off: none of its pages is compressed or swapped",
+                    vm->config.name);
     } else if (swapping_force(vm, bytes / PAGE_SIZE, &taken) != HV_OK) {
         shell_error("vm", "%s: nothing of it can be taken", vm->config.name);
     } else {
@@ -341,10 +344,11 @@ static void entitle(struct vm *vm, const char *what, const char *text)
                                 is_shares ? value : config_shares(&vm->config), why) != HV_OK) {
         shell_error("vm", "%s: %s is not changed: %s", vm->config.name, what, why);
     } else {
-        shell_print("%s: min %lluK, max %lluK, %llu shares\n", vm->config.name,
+        shell_print("%s: min %lluK, max %lluK, %llu shares%s\n", vm->config.name,
                     (unsigned long long)(vm->config.min_bytes >> 10),
                     (unsigned long long)(vm->config.max_bytes >> 10),
-                    (unsigned long long)config_shares(&vm->config));
+                    (unsigned long long)config_shares(&vm->config),
+                    vm->config.swap == SWAP_OFF ? "; its swap is off, so max counts as min" : "");
     }
 }
 

@@ -54,14 +54,20 @@ static uint64_t overhead_of(struct vm *vm)
     return vm_overhead_bytes(vm) + to_come * PAGE_SIZE;
 }
 
+/* The claim that it has with these keys. */
+static struct admission_claim claim_with(struct vm *vm, uint64_t min, uint64_t max)
+{
+    return (struct admission_claim){
+        .min = config_guaranteed(&vm->config, min, max),
+        .max = max,
+        .overhead = overhead_of(vm),
+        .unswapped = vm->config.swap == SWAP_OFF,
+    };
+}
+
 static struct admission_claim claim_of(struct vm *vm)
 {
-    struct admission_claim c = {
-        .min = vm->config.swap == SWAP_OFF ? vm->config.max_bytes : vm->config.min_bytes,
-        .max = vm->config.max_bytes,
-        .overhead = overhead_of(vm),
-    };
-    return c;
+    return claim_with(vm, vm->config.min_bytes, vm->config.max_bytes);
 }
 
 struct sums {
@@ -167,10 +173,8 @@ enum hv_err admission_change(struct vm *vm, uint64_t min, uint64_t max, uint64_t
     take_turn();
     if (__atomic_load_n(&vm->admitted, __ATOMIC_RELAXED)) {
         const struct admission_host host = host_without(vm);
-        struct admission_claim claim = claim_of(vm);
+        const struct admission_claim claim = claim_with(vm, min, max);
 
-        claim.min = cfg->swap == SWAP_OFF ? max : min;
-        claim.max = max;
         err = admission_check(&host, &claim, why);
     }
     if (err == HV_OK) {

@@ -18,12 +18,12 @@ enum hv_err admission_check(const struct admission_host *host, const struct admi
     uint64_t maxs = host->others.max + claim->max + overhead;
 
     if (mins > host->memory) {
-        scnprintf(
-            why, ADMISSION_TEXT_MAX,
-            "its min of %llu MB and overhead of %llu MB do not fit: with the %llu MB that are "
-            "guaranteed to others %llu MB are needed, and the machine has %llu MB for VMs",
-            mb(claim->min), mb(claim->overhead), mb(host->others.min + host->others.overhead),
-            mb(mins), mb(host->memory));
+        scnprintf(why, ADMISSION_TEXT_MAX,
+                  "its %s of %llu MB and overhead of %llu MB do not fit: with the %llu MB that are "
+                  "guaranteed to others %llu MB are needed, and the machine has %llu MB for VMs",
+                  claim->unswapped ? "max (its min, for swap = off)" : "min", mb(claim->min),
+                  mb(claim->overhead), mb(host->others.min + host->others.overhead), mb(mins),
+                  mb(host->memory));
         return HV_ENOMEM;
     }
     if (!host->unbacked && maxs > host->memory + host->swap) {

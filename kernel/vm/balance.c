@@ -79,6 +79,12 @@ static void guest(struct p2m *p, struct reclaim_guest *out)
     out->runs = state == VM_RUNNING || state == VM_PAUSED;
 }
 
+/* Pages that it is never asked to come below: what admission has set aside for it. */
+static uint64_t guaranteed(const struct vm_config *cfg)
+{
+    return config_guaranteed(cfg, cfg->min_bytes, cfg->max_bytes) >> PAGE_SHIFT;
+}
+
 enum hv_err balance_join(struct vm *vm, struct p2m *p)
 {
     struct rng rng;
@@ -87,7 +93,7 @@ enum hv_err balance_join(struct vm *vm, struct p2m *p)
     const struct reclaim_setup setup = {
         .name = vm->config.name,
         .memory = vm->config.memory_bytes >> PAGE_SHIFT,
-        .min = vm->config.min_bytes >> PAGE_SHIFT,
+        .min = guaranteed(&vm->config),
         .max = vm->config.max_bytes >> PAGE_SHIFT,
         .shares = config_shares(&vm->config),
         .seed = rng_next(&rng),
@@ -101,8 +107,8 @@ void balance_change(struct vm *vm)
     uint64_t flags = spin_lock_irqsave(&vm->lock);
 
     if (vm->p2m != NULL) {
-        reclaim_change(vm->p2m, vm->config.min_bytes >> PAGE_SHIFT,
-                       vm->config.max_bytes >> PAGE_SHIFT, config_shares(&vm->config));
+        reclaim_change(vm->p2m, guaranteed(&vm->config), vm->config.max_bytes >> PAGE_SHIFT,
+                       config_shares(&vm->config));
     }
     spin_unlock_irqrestore(&vm->lock, flags);
     balance_wake();

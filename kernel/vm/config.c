@@ -241,6 +241,11 @@ static uint64_t shares_of_size(enum config_shares kind, uint64_t memory_bytes)
     return MAX((memory_bytes >> 20) * per_mb[kind], 1ull);
 }
 
+uint64_t config_guaranteed(const struct vm_config *vm, uint64_t min_bytes, uint64_t max_bytes)
+{
+    return vm->swap == SWAP_OFF ? max_bytes : min_bytes;
+}
+
 uint64_t config_shares(const struct vm_config *vm)
 {
     return vm->shares_kind == SHARES_NUMBER ? vm->shares

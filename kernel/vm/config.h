@@ -93,6 +93,9 @@ struct config {
     struct vm_config vms[CONFIG_MAX_VMS];
 };
 
+/* Bytes of machine memory that are guaranteed to a VM of these `min` and `max`: all of max where its pages may
+ * not be swapped (`swap = off`), for they have no other place. Whoever counts with a min asks here. */
+uint64_t config_guaranteed(const struct vm_config *vm, uint64_t min_bytes, uint64_t max_bytes);
 /* A VM's shares of machine memory: its number, or by its size. */
 uint64_t config_shares(const struct vm_config *vm);
 /* The value of `shares = TEXT` for a VM of that memory. HV_EINVAL, HV_ERANGE. */

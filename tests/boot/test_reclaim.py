@@ -5,6 +5,7 @@ import re
 
 from disks import MIB, drive, swap_image
 from machine import conf, guest_elf
+from memscreen import mem
 from platforms import PREEMPTED, runs_on
 
 CHANGE = re.compile(r"\[ *(\d+\.\d+)\] (?:info: )?memory: (\w+), was (\w+): (\d+) MB free, ([^\r\n]*)")
@@ -21,21 +22,34 @@ def _hog(n, mb, **keys):
                          **keys}
 
 
+def _refused_as_whole(m):
+    """What its operator asks for in vain of a VM that is never swapped."""
+    assert "vm: whole: its swap is off: none of its pages" in m.command("vm whole swapout 4M")
+    assert "min 1024K, max 12288K, 0 shares; its swap is off, so max counts as min" in m.command("vm whole min 1M")
+    assert re.search(r"max is not changed: its max \(its min, for swap = off\) of 160 MB and overhead of \d+ MB do "
+                     r"not fit: with the \d+ MB that are guaranteed", m.command("vm whole max 160M"))
+
+
 @runs_on(svm={"mem": "256M", "limit": 300, "mb": 28}, vmx={"mem": "256M", "limit": 400, "mb": 28, "long": True},
          shadow_svm={"mem": "256M", "limit": 300, "mb": 28, "long": True},
          shadow_vmx={**PREEMPTED, "mem": "256M", "limit": 400, "mb": 28, "long": True})
 def test_states_walk(on):
     """VMs that come, one by one, drive the host through all states, and back as they go. Nothing can be
-    taken from them, so the last one waits in *low*, until memory is there again."""
+    taken from them, so the last one waits in *low*, until memory is there again. One that is never swapped
+    has no min and no shares: its max is its due all the same."""
     period, nr = 2, 9
     hogs = [_hog(n, on["mb"]) for n in range(nr)]
     keep = ("keep", {"memory": "24M", "min": "24M", "kernel": "memtouch.elf",
                      "cmdline": "name=keep end=halt rounds=100000 mb=16"})
-    text = conf(keep, *hogs, seed=31, overcommit="unbacked",
+    whole = ("whole", {"memory": "160M", "max": "12M", "shares": 0, "swap": "off", "cpu_shares": "low",
+                       "kernel": "memtouch.elf", "largepages": "off",
+                       "cmdline": "name=whole end=halt rounds=100000 mb=8"})
+    text = conf(keep, whole, *hogs, seed=31, overcommit="unbacked",
                 **{"Mem.ShareScanGHz": 0, "Mem.MemZipEnable": 0, "Mem.MemMinFreePct": 40,
                    "Mem.BalancePeriod": period})
     with on.machine(modules={"ballast.conf": text, "memtouch.elf": guest_elf("memtouch")}) as m:
         m.prompt()
+        _refused_as_whole(m)
         waits = None
         for name, _ in hogs:
             m.send("vm %s start\r" % name)
@@ -47,13 +61,18 @@ def test_states_walk(on):
         m.prompt()
         m.wait_for("why %s" % waits, r"It is low, and this VM waits because it holds more than its due", 8)
         # Who holds no more than its due goes on.
-        assert "waits" not in m.command("why keep")
-        m.send("console keep\r")
-        m.expect("Ctrl-")
-        for _ in range(3):
-            m.expect(r"round \d+", 30)
-        m.send("\x1d")
-        m.prompt()
+        for name in ("keep", "whole"):
+            assert "waits" not in m.command("why " + name)
+            m.send("console %s\r" % name)
+            m.expect("Ctrl-")
+            for _ in range(3):
+                m.expect(r"round \d+", 30)
+            m.send("\x1d")
+            m.prompt()
+        assert "Nothing was asked of it" in m.command("why whole")
+        row = mem(m)["whole"]
+        assert row["SZTGT"] == row["MIN"] == row["MAX"] == 12 and 8 <= row["GRANT"] <= 12, row
+        assert row["SWCUR"] == row["ZIPPED"] == row["MCTLTGT"] == row["%LAT_M"] == 0, row
         m.command("vm hog0 destroy")
         m.command("vm hog1 destroy")
         m.wait_log([r"\[%s\] SUMMARY passed \d+ failed 0" % waits])

@@ -43,6 +43,22 @@ static void mins_must_fit(void **state)
     host.unbacked = false;
 }
 
+/* A max that counts as min is called what the operator wrote. */
+static void unswapped_must_fit(void **state)
+{
+    struct admission_claim c = {
+        .min = MIB(681), .max = MIB(681), .overhead = MIB(10), .unswapped = true};
+
+    (void)state;
+    assert_int_equal(admission_check(&host, &c, why), HV_ENOMEM);
+    assert_string_equal(why,
+                        "its max (its min, for swap = off) of 681 MB and overhead of 10 MB do not "
+                        "fit: with the 310 MB that are guaranteed to others 1001 MB are needed, "
+                        "and the machine has 1000 MB for VMs");
+    c.min = c.max = MIB(680);
+    assert_int_equal(admission_check(&host, &c, why), HV_OK);
+}
+
 static void maxs_must_be_backed(void **state)
 {
     (void)state;
@@ -62,6 +78,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mins_must_fit),
+        cmocka_unit_test(unswapped_must_fit),
         cmocka_unit_test(maxs_must_be_backed),
     };
 

@@ -208,6 +208,18 @@ static void test_shares(void **state)
     assert_int_equal(config_parse_shares("much", MIB(64), &shares), HV_EINVAL);
 }
 
+/* What is never swapped is guaranteed as a whole, whatever its min. */
+static void test_guaranteed(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("[a]\nmemory = 8M\nkernel = vmlinuz\nmin = 2M\nmax = 4M\n"
+                           "[b]\nmemory = 8M\nkernel = vmlinuz\nmin = 2M\nmax = 4M\nswap = off\n"),
+                     HV_OK);
+    assert_true(config_guaranteed(&config.vms[0], MIB(2), MIB(4)) == MIB(2));
+    assert_true(config_guaranteed(&config.vms[1], MIB(2), MIB(4)) == MIB(4));
+    assert_true(config_guaranteed(&config.vms[1], 0, MIB(8)) == MIB(8));
+}
+
 static void test_empty(void **state)
 {
     (void)state;
@@ -487,7 +499,7 @@ int main(void)
         cmocka_unit_test(test_neighbours), cmocka_unit_test(test_nul_and_long),
         cmocka_unit_test(test_too_many),   cmocka_unit_test(test_garbage),
         cmocka_unit_test(test_items),      cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_not_given),
+        cmocka_unit_test(test_not_given),  cmocka_unit_test(test_guaranteed),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

@@ -414,6 +414,44 @@ static void low_blocks(void **state)
     env_stop();
 }
 
+/* Whose min is its max (a VM that is never swapped) keeps all of it in low: no means is asked for it, no level
+ * blocks it, however few shares it has; with the min alone that it was given it would be. */
+static void whole_max_is_kept(void **state)
+{
+    (void)state;
+    begin();
+    vm_begin(0, 0, RAM, 100000, LIAR);
+    vm_begin(1, 4000, 4000, 1, LIAR);
+    assert_true(touch(&vms[1], 4000));
+    assert_true(touch(&vms[0], RAM));
+    vm_begin(2, 0, RAM, 1, LIAR);
+    while (buddy_free_frames() > 300) {
+        assert_true(touch(&vms[2], 1));
+    }
+    look();
+    look();
+    assert_int_equal(reclaim_state(), MEM_LOW);
+    assert_int_equal(target(&vms[1]), 4000);
+    assert_false(reclaim_is_blocked(vms[1].p2m));
+    assert_true(reclaim_is_blocked(vms[2].p2m));
+    (void)reclaim_carry();
+    assert_int_equal(vms[1].asked[0] + vms[1].asked[1] + vms[1].asked[2], 0);
+    assert_int_equal(held(&vms[1]), 4000);
+    assert_true(vms[2].asked[1] != 0);
+
+    reclaim_change(vms[1].p2m, 0, 4000, 1);
+    while (buddy_free_frames() > 300) {
+        assert_true(touch(&vms[2], 1));
+    }
+    look();
+    look();
+    assert_true(target(&vms[1]) < 4000 && reclaim_is_blocked(vms[1].p2m));
+    for (unsigned i = 0; i < 3; i++) {
+        vm_end(i);
+    }
+    env_stop();
+}
+
 /* VMs come, go, grow, shrink and change; what holds always is checked by the means. */
 static void random_lives(void **state)
 {
@@ -573,6 +611,7 @@ int main(void)
         cmocka_unit_test(promises_are_not_enough),
         cmocka_unit_test(max_and_room),
         cmocka_unit_test(low_blocks),
+        cmocka_unit_test(whole_max_is_kept),
         cmocka_unit_test(random_lives),
         cmocka_unit_test(joining_fails),
         cmocka_unit_test(records),
