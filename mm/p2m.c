@@ -389,6 +389,30 @@ static bool must_wait(const struct p2m *p, const struct p2m_entry *e, uint32_t a
            (e->state != P2M_SHARED || __atomic_load_n(&p->blocked, __ATOMIC_RELAXED));
 }
 
+/* What is done about a page that cannot be used as it is: cow_break, zip_in, swap_in. */
+typedef enum hv_err (*remedy_t)(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_entry *e);
+
+/* Off the fast path a vCPU stands still meanwhile, which is counted. (First touches are no such stall: without
+ * any pressure they take as long.) Apart, so that the fast path saves no registers for it. */
+static __attribute__((noinline)) enum hv_err stalled(remedy_t remedy, struct p2m *p, gfn_t gfn,
+                                                     uint32_t access, struct p2m_entry *e)
+{
+    uint64_t start = env_now_ns();
+    enum hv_err err = remedy(p, gfn, access, e);
+
+    spin_lock(&p->lock);
+    p->count.stalled_ns += env_now_ns() - start;
+    spin_unlock(&p->lock);
+    return err;
+}
+
+static inline enum hv_err apply(remedy_t remedy, struct p2m *p, gfn_t gfn, uint32_t access,
+                                struct p2m_entry *e)
+{
+    return unlikely(access & P2M_VCPU) ? stalled(remedy, p, gfn, access, e)
+                                       : remedy(p, gfn, access, e);
+}
+
 enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_entry *out)
 {
     enum hv_err err;
@@ -410,7 +434,7 @@ enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_e
             if (!(access & P2M_WRITE)) {
                 return HV_OK;
             }
-            err = cow_break(p, gfn, access, out);
+            err = apply(cow_break, p, gfn, access, out);
             break;
         case P2M_UNTOUCHED:
             err = p2m_touch(p, gfn, access, out);
@@ -419,11 +443,11 @@ enum hv_err p2m_populate(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_e
             err = access & P2M_FAST ? HV_EAGAIN : p2m_pop(p, gfn, out);
             break;
         case P2M_COMPRESSED:
-            err = zip_in(p, gfn, access, out);
+            err = apply(zip_in, p, gfn, access, out);
             break;
         case P2M_SWAPPED:
         case P2M_INCOMING:
-            err = swap_in(p, gfn, access, out);
+            err = apply(swap_in, p, gfn, access, out);
             break;
         default:
             return HV_ENOENT;

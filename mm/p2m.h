@@ -143,6 +143,9 @@ struct p2m_counters {
     uint64_t unzipped;
     uint64_t swapped_out; /* pages written to slots and read back so far */
     uint64_t swapped_in;
+    uint64_t
+        stalled_ns; /* that vCPUs' own accesses (P2M_VCPU) took so far because a page had to be copied for
+                          * a write, decompressed or asked of the store; its reading is not in it */
 };
 /* All of one moment. Takes the p2m lock. */
 void p2m_counters(struct p2m *p, struct p2m_counters *out);

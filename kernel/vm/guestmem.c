@@ -43,8 +43,9 @@ static void page_op(enum op op, char *page, void *dst, const void *src, size_t n
     }
 }
 
-/* p2m_get that waits for a page that is on its way. One that cannot be read back pauses the VM. */
-static enum hv_err get_page(struct vm *vm, gfn_t gfn, uint32_t access, void **page)
+/* p2m_get that waits for a page that is on its way. One that cannot be read back pauses the VM. v: whose access
+ * it is, so that the wait counts as its own; NULL: a device's or the loader's. */
+static enum hv_err get_page(struct vm *vm, struct vcpu *v, gfn_t gfn, uint32_t access, void **page)
 {
     for (;;) {
         enum hv_err err = p2m_get(vm->p2m, gfn, access, page);
@@ -56,7 +57,7 @@ static enum hv_err get_page(struct vm *vm, gfn_t gfn, uint32_t access, void **pa
         if (err != HV_EAGAIN) {
             return err;
         }
-        swapping_wait(vm, NULL, gfn);
+        swapping_wait(vm, v, gfn);
     }
 }
 
@@ -68,11 +69,11 @@ static void relax_after(gfn_t gfn)
     }
 }
 
-/* `how`: flags for p2m_get beside the access. */
-static enum hv_err for_pages(struct vm *vm, gpa_t gpa, size_t len, enum op op, uint32_t how,
+/* v: as for get_page. */
+static enum hv_err for_pages(struct vm *vm, struct vcpu *v, gpa_t gpa, size_t len, enum op op,
                              void *dst, const void *src)
 {
-    uint32_t access = how | (op == OP_READ ? P2M_READ : P2M_WRITE);
+    uint32_t access = (v != NULL ? memwait_access(v) : 0) | (op == OP_READ ? P2M_READ : P2M_WRITE);
     size_t done = 0;
 
     if (gpa.a + len < gpa.a) {
@@ -82,7 +83,7 @@ static enum hv_err for_pages(struct vm *vm, gpa_t gpa, size_t len, enum op op, u
         gpa_t at = GPA(gpa.a + done);
         size_t offset = at.a & ~PAGE_MASK, n = MIN(len - done, PAGE_SIZE - offset);
         void *page;
-        enum hv_err err = get_page(vm, gpa_gfn(at), access, &page);
+        enum hv_err err = get_page(vm, v, gpa_gfn(at), access, &page);
 
         if (err) {
             return err;
@@ -97,17 +98,17 @@ static enum hv_err for_pages(struct vm *vm, gpa_t gpa, size_t len, enum op op, u
 
 enum hv_err guestmem_read(struct vm *vm, gpa_t gpa, void *dst, size_t len)
 {
-    return for_pages(vm, gpa, len, OP_READ, 0, dst, dst);
+    return for_pages(vm, NULL, gpa, len, OP_READ, dst, dst);
 }
 
 enum hv_err guestmem_read_by(struct vcpu *v, gpa_t gpa, void *dst, size_t len)
 {
-    return for_pages(v->vm, gpa, len, OP_READ, memwait_access(v), dst, dst);
+    return for_pages(v->vm, v, gpa, len, OP_READ, dst, dst);
 }
 
 enum hv_err guestmem_write(struct vm *vm, gpa_t gpa, const void *src, size_t len)
 {
-    return for_pages(vm, gpa, len, OP_WRITE, 0, NULL, src);
+    return for_pages(vm, NULL, gpa, len, OP_WRITE, NULL, src);
 }
 
 enum hv_err guestmem_pin(struct vm *vm, gpa_t gpa, uint32_t access, void **page)
@@ -167,7 +168,7 @@ static void *peek_fast(void *ctx, gfn_t gfn)
 /* Tables pinned by a walk off the fast path: for reading, and those whose accessed bits it sets for
  * writing as well. */
 struct pinned_tables {
-    struct vm *vm;
+    struct vcpu *v;
     uint32_t how; /* flags for p2m_get beside the access */
     gfn_t gfn[8];
     void *page[8];
@@ -179,7 +180,8 @@ static void *pin_table(struct pinned_tables *t, gfn_t gfn, uint32_t access)
 {
     void *page = NULL;
 
-    t->err = t->nr < ARRAY_SIZE(t->gfn) ? get_page(t->vm, gfn, access | t->how, &page) : HV_ERANGE;
+    t->err = t->nr < ARRAY_SIZE(t->gfn) ? get_page(t->v->vm, t->v, gfn, access | t->how, &page)
+                                        : HV_ERANGE;
     if (t->err) {
         return NULL;
     }
@@ -213,7 +215,7 @@ static void *own_pinned(void *ctx, void *slot)
 static enum hv_err walk_pinned(struct vcpu *v, struct gwalk_request *req, struct gwalk_result *res,
                                bool *retry)
 {
-    struct pinned_tables t = {.vm = v->vm, .how = memwait_access(v)};
+    struct pinned_tables t = {.v = v, .how = memwait_access(v)};
 
     req->peek = peek_pinned;
     req->own = own_pinned;
@@ -221,7 +223,7 @@ static enum hv_err walk_pinned(struct vcpu *v, struct gwalk_request *req, struct
     enum hv_err err = gwalk(req, res);
     while (t.nr > 0) {
         t.nr--;
-        p2m_put(t.vm->p2m, t.gfn[t.nr], t.page[t.nr]);
+        p2m_put(v->vm->p2m, t.gfn[t.nr], t.page[t.nr]);
     }
     *retry = err == HV_EAGAIN && t.err == HV_OK;
     if (err == HV_EAGAIN && t.err == HV_ENOENT) {
@@ -272,7 +274,7 @@ static enum hv_err bring(struct vcpu *v, gpa_t gpa, uint32_t access)
     if (!guestmem_is_ram(v->vm, gpa, 1)) {
         return HV_OK;
     }
-    err = get_page(v->vm, gpa_gfn(gpa), how, &page);
+    err = get_page(v->vm, v, gpa_gfn(gpa), how, &page);
     if (err == HV_OK) {
         p2m_put(v->vm->p2m, gpa_gfn(gpa), page);
     }

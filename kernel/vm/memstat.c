@@ -86,9 +86,11 @@ static uint64_t saved_by(const struct p2m_counters *p, const struct share_stats 
     return p->zero + p->shared - (pages != 0 ? MIN(p->shared * frames / pages, p->shared) : 0);
 }
 
-static uint64_t stalled_ns(const struct vm *vm)
+/* For how long its vCPUs stood still for want of their pages: awake, while the p2m decompressed or copied
+ * them, and asleep, while they were read or there was no frame. */
+static uint64_t stalled_ns(const struct vm *vm, const struct p2m_counters *p)
 {
-    uint64_t sum = 0;
+    uint64_t sum = p->stalled_ns;
 
     for (unsigned i = 0; i < vm->nr_vcpus; i++) {
         sum +=
@@ -216,7 +218,7 @@ static void count_vm(struct vm *vm, uint64_t count[NR_MEMSTAT_COUNTS])
     count[COUNT_MERGED] = p.merged;
     count[COUNT_BROKEN] = p.broken;
     count[COUNT_FAULTS] = p.faults_4k + p.faults_2m;
-    count[COUNT_STALLED_NS] = stalled_ns(vm);
+    count[COUNT_STALLED_NS] = stalled_ns(vm, &p);
 }
 
 /* The first time, what has grown since the VM started; a restart begins to count anew: no growth then. */

@@ -99,7 +99,7 @@ struct vcpu {
     bool was_reset;             /* what the processor still holds of it is void */
     bool set_unloaded;          /* likewise: registers were set while it was not loaded */
     struct fpu_state *fpu;      /* arch/x86_64/fpu.h; also holds the guest's XCR0 */
-    uint64_t stalled_ns;        /* waiting for memory and pages, so far (atomic) */
+    uint64_t stalled_ns;        /* asleep, waiting for memory and pages, so far (atomic) */
     struct memory_wait {        /* its last wait for memory (memwait.c) */
         uint64_t since_ns;      /* 0: none */
         uint64_t until_ns;      /* when it ended */

@@ -51,6 +51,52 @@ static void sizes_and_costs(void **state)
     swapenv_stop();
 }
 
+/* VM 0 reads or writes a page as `access` says; how long its vCPUs stood still for that. */
+static uint64_t stalled_by(uint64_t gfn, uint32_t access)
+{
+    struct p2m_counters before, after;
+    struct p2m_entry e;
+    enum hv_err err;
+
+    swapenv_count_pages(&before);
+    do {
+        err = p2m_populate(swapenv.vms[0].p2m, GFN(gfn), access, &e);
+    } while (err == HV_EAGAIN && !(access & P2M_FAST));
+    assert_true(err == HV_OK || (access & P2M_FAST));
+    swapenv_count_pages(&after);
+    return after.stalled_ns - before.stalled_ns;
+}
+
+/* A vCPU stands still while its page is decompressed, read back or copied; for nothing else, and nobody but it. */
+static void stalls_are_counted(void **state)
+{
+    static const enum swapenv_kind kinds[] = {KIND_HALF, KIND_FILLED, KIND_RANDOM, KIND_ZERO};
+    const uint64_t untouched = 900;
+
+    (void)state;
+    swapenv_quiet_start();
+    swapenv.how.zip_pct = 100;
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
+        uint64_t gfn = 100 * (i + 1);
+
+        swapenv_fill_pages(kinds[i], gfn, 8);
+    }
+    swapenv_take_all();
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
+        uint64_t gfn = 100 * (i + 1);
+        bool away = kinds[i] != KIND_ZERO;
+
+        assert_int_equal(stalled_by(gfn, P2M_WRITE), 0);
+        assert_int_equal(stalled_by(gfn + 3, P2M_WRITE | P2M_FAST), 0);
+        assert_int_equal(stalled_by(gfn + 7, P2M_READ | P2M_VCPU) != 0, away);
+        assert_true(stalled_by(gfn + 5, P2M_WRITE | P2M_VCPU) >= 1000);
+        assert_int_equal(stalled_by(gfn + 5, P2M_WRITE | P2M_VCPU), 0);
+    }
+    assert_int_equal(stalled_by(untouched, P2M_WRITE | P2M_VCPU), 0);
+    swapenv_check_all(true);
+    swapenv_stop();
+}
+
 /* At its bound the cache gives its oldest to the store. */
 static void cache_has_a_bound(void **state)
 {
@@ -1025,6 +1071,7 @@ int main(void)
         cmocka_unit_test(cache_saves_reads),
         cmocka_unit_test(pinned_large_page_stays),
         cmocka_unit_test(random_operations),
+        cmocka_unit_test(stalls_are_counted),
     };
 
     return cmocka_run_group_tests_name("swap", tests, NULL, NULL);
