@@ -3,10 +3,18 @@
 
 import os
 import re
+import subprocess
+import sys
+import time
 
 from disks import MIB, drive, swap_image
-from machine import conf, guest_elf, number
+from machine import SLOW, conf, guest_elf, number
+from memscreen import mem
 from platforms import runs_on
+
+TOOLS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../tools")
+sys.path.insert(0, TOOLS)
+from telemetry import Telemetry  # noqa: E402
 
 DISK_MIB = 512  # sparse
 
@@ -133,6 +141,91 @@ def test_swap_overwritten(on):
         # Four kinds of pages in eight are whole; what touches that came first brought along is not spared.
         spared = number(m.command("mem once"), r"(\d+) spared")
         assert spared >= mib * 256 // 4, spared
+        assert "audit: passed" in m.command("audit")
+        m.poweroff()
+
+
+# What each of two VMs must show some time: title on the screen, key in telemetry.
+SEEN = {"zip": {"CACHESZ": "cachesz", "CACHEUSD": "cacheusd", "ZIPPED": "zipped", "ZIP/s": "zip", "UNZIP/s": "unzip",
+                "%LAT_M": "lat_m"},
+        "disk": {"SWCUR": "swcur", "SWTGT": "swtgt", "SWR/s": "swr", "SWW/s": "sww", "%LAT_M": "lat_m"}}
+SEEN_OF_HOST = ("swap_curr", "swap_tgt", "swap_r", "swap_w", "zipped", "zip_saved")
+COMPRESSED, ON_DISK = "#e69f00", "#b22222"  # the legend of tools/plot_map.py
+
+
+def _screen_sees(m, limit):
+    """All that SEEN says is above 0 on the memory screen; the VM that only compresses waits for nobody."""
+    most = {(name, title): 0 for name, titles in SEEN.items() for title in titles}
+    end = time.monotonic() + limit * SLOW
+    while min(most.values()) == 0:
+        assert time.monotonic() < end, (most, mem(m).text)
+        m.pause(0.3)
+        screen = mem(m)
+        for name, title in most:
+            most[name, title] = max(most[name, title], screen[name][title])
+        assert screen["zip"]["SWCUR"] == screen["zip"]["SWR/s"] == 0 and screen.host(r"(\d+) waits") == 0, screen.text
+    m.note("at most: " + ", ".join("%s %s %.2f" % (n, t, v) for (n, t), v in most.items()))
+
+
+def _telemetry_sees(path):
+    """The same in telemetry, and its maps as a picture, once they show both VMs away."""
+    end = time.monotonic() + 30 * SLOW
+    while True:
+        data = Telemetry(path)
+        last = {n: data.maps[n][-1]["map"] for n in SEEN if n in data.maps}
+        if "CCCCC" in last.get("zip", "") and "DDDDD" in last.get("disk", ""):
+            break
+        assert time.monotonic() < end, last
+        time.sleep(0.3)
+    for name, titles in SEEN.items():
+        for key in titles.values():
+            assert max(data.series(key, name)[1]) > 0, (name, key)
+    for key in SEEN_OF_HOST:
+        assert max(data.series(key)[1]) > 0, key
+    for names, colours in ((["zip"], {COMPRESSED}), (["disk"], {ON_DISK}), ([], {COMPRESSED, ON_DISK})):
+        svg = "%s.%s.svg" % (path, "_".join(names) or "all")
+        subprocess.run([sys.executable, os.path.join(TOOLS, "plot_map.py"), path, svg] +
+                       [a for n in names for a in ("--vm", n)], check=True)
+        with open(svg, encoding="utf-8") as f:
+            drawn = f.read()
+        assert {c for c in (COMPRESSED, ON_DISK) if c in drawn} == colours, svg
+
+
+@runs_on(svm={"kind": "virtio", "mem": "128M", "limit": 200},
+         vmx={"kind": "bochs", "mem": "64M", "limit": 400, "long": True, "emulated": True},
+         shadow_svm={"kind": "virtio", "mem": "128M", "limit": 200, "long": True})
+def test_swap_seen(on):
+    """Whatever shows pages that are compressed, on disk and on their way shows them, of two VMs that use more than
+    their max: `mem`, telemetry and its picture (QEMU only: Bochs's COM2 has no reader), `map`, `why`."""
+    page = "0x900"
+    extra = disk_for(on, swap_image(on.name, 64 * MIB))
+    path = os.path.join(on.machine().dir, on.name + ".jsonl") if on.vendor == "svm" else None
+    if path:
+        extra += ["-serial", "file:" + path]
+    vms = [memtouch(name, 16, 1000000, fill=fill, max="8M", largepages="off")
+           for name, fill in (("zip", "half"), ("disk", "random"))]
+    host = {"Mem.ShareScanGHz": 0, "Mem.MemZipMaxPct": 100}
+    with on.machine(extra=extra, modules=modules(*vms, **host)) as m:
+        m.prompt()
+        _screen_sees(m, on["limit"] // 2)
+        assert re.search(r"more than its max; its due were .*compress and swap was to take \S+ MB from it",
+                         m.command("why zip"))
+        for name, letter, said in (
+                ("zip", "C", r"is kept compressed\.\s.*it was compressed, for its VM held more than its due; bytes \d+\."),
+                ("disk", "D", r"is in the swap area\.\s.*it was written to the swap area, for its VM held more than "
+                              r"its due; slot \d+\.")):
+            m.command("vm %s pause" % name)
+            m.command("vm %s swapout 64M" % name)
+            m.wait_for("map " + name, r"\|.*%s.*\|" % (5 * letter))
+            assert re.search("Page %s of %s " % (page, name) + said, m.command("why %s %s" % (name, page)), re.S), name
+        if path:
+            _telemetry_sees(path)
+        for name, said in (("zip", r"it was touched, and decompressed\."),
+                           ("disk", r"it was read back from the swap area; slot \d+\.")):
+            m.command("vm %s max 16M" % name)
+            m.command("vm %s resume" % name)
+            m.wait_for("why %s %s" % (name, page), "(?s)is on a frame of its own.*" + said, 60)
+        assert "FAIL" not in m.text()
         assert "audit: passed" in m.command("audit")
         m.poweroff()
 
