@@ -24,6 +24,7 @@ import mkswap  # noqa: E402
 SECTOR = 512
 MIB = 1 << 20
 TEST_SECTOR = 8  # of a whole-disk swap area: where the pages of `swap test` begin
+FIRST_SLOT = 257  # pages of a whole-disk swap area before its slots
 
 # Kind to the devices' arguments behind -device ("{}": the drive), and the machine type that has it.
 DEVICES = {
@@ -50,6 +51,11 @@ def swap_image(name, size=16 * MIB):
     path = path_of(name)
     mkswap.make(path, size)
     return path
+
+
+def slot_sector(slot):
+    """Where a slot of a whole-disk swap area begins."""
+    return (FIRST_SLOT + slot) * 4096 // SECTOR
 
 
 def filled_image(name, size=16 * MIB, seed=1):
@@ -132,11 +138,13 @@ def sfdisk(path, label, *parts):
 
 
 def blkdebug(name, *rules):
-    """A file of rules for QEMU's blkdebug, as "blkdebug:FILE:"; a rule is a dict."""
+    """A file of rules for QEMU's blkdebug, as "blkdebug:FILE:"; a rule is a dict, of one that changes the
+    state with "new_state"."""
     path = path_of(name) + ".blkdebug"
     with open(path, "w", encoding="ascii") as f:
         for rule in rules:
-            f.write("[inject-error]\n" + "".join('%s = "%s"\n' % kv for kv in rule.items()))
+            f.write("[set-state]\n" if "new_state" in rule else "[inject-error]\n")
+            f.write( "".join('%s = "%s"\n' % kv for kv in rule.items()))
     return "blkdebug:%s:" % path
 
 

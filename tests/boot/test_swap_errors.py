@@ -6,20 +6,15 @@ import re
 
 import pytest
 
-from disks import MIB, SECTOR, blkdebug, drive, repeat_crashes, swap_image
+from disks import FIRST_SLOT, MIB, blkdebug, drive, repeat_crashes, slot_sector, swap_image
 from machine import conf, guest_elf, number
 from platforms import runs_on
 
-FIRST_SLOT = 257  # pages of a swap area before its slots
 NAMES = {"virtio": "virtio0", "nvme": "nvme0", "sata": "sata0", "ide": "ide0"}
 PLACES = {"svm": [{"id": "virtio", "kind": "virtio"},
                   {"id": "nvme", "kind": "nvme", "long": True},
                   {"id": "ahci", "kind": "sata", "long": True},
                   {"id": "ide", "kind": "ide", "machine": "pc", "long": True}]}
-
-
-def slot_sector(slot):
-    return (FIRST_SLOT + slot) * 4096 // SECTOR
 
 
 class Bench:
