@@ -324,12 +324,13 @@ void swapping_failed(struct vm *vm, gfn_t gfn)
 {
     struct swap_failure why;
 
-    swap_error(vm->p2m, gfn, &why);
-    vm_pause_request(vm,
-                     "guest page 0x%llx cannot be read back from slot %llu of %s: %s; `vm %s "
-                     "resume` tries again",
-                     (unsigned long long)gfn_gpa(gfn).a, (unsigned long long)why.slot, why.store,
-                     why.why, vm->config.name);
+    if (swap_error(vm->p2m, gfn, &why)) {
+        vm_pause_request(vm,
+                         "guest page 0x%llx cannot be read back from slot %llu of %s: %s; `vm %s "
+                         "resume` tries again",
+                         (unsigned long long)gfn_gpa(gfn).a, (unsigned long long)why.slot,
+                         why.store, why.why, vm->config.name);
+    }
 }
 
 /* ---- Numbers ---- */

@@ -40,7 +40,8 @@ enum hv_err swapping_force(struct vm *vm, uint64_t pages, uint64_t *taken) __mus
 /* A thread of vm's (v; NULL: another thread) got HV_EAGAIN for gfn: sleep until it may go on, or somebody
  * wants something of it. No lock held. */
 void swapping_wait(struct vm *vm, struct vcpu *v, gfn_t gfn);
-/* It got HV_EIO: the VM is paused with the reason on the console; `vm NAME resume` tries again. */
+/* It got HV_EIO: the VM is paused with the reason on the console; `vm NAME resume` tries again. Unless the page has
+ * come since, for another thread that wanted it: then this one may go on. */
 void swapping_failed(struct vm *vm, gfn_t gfn);
 
 struct swapping_numbers { /* of a VM, in pages */

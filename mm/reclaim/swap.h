@@ -94,8 +94,9 @@ struct swap_failure {
     const char *store, *why;
     uint64_t slot;
 };
-/* Why gfn, which just gave HV_EIO, could not be read back. */
-void swap_error(struct p2m *p, gfn_t gfn, struct swap_failure *out);
+/* Why gfn, which just gave HV_EIO, could not be read back. False: it has been since, for somebody else who wanted
+ * it tried again. */
+bool swap_error(struct p2m *p, gfn_t gfn, struct swap_failure *out) __must_check;
 /* Is the page compressed or swapped (and not on its way back)? Looks only. */
 bool swap_is_away(struct p2m *p, gfn_t gfn);
 /*

@@ -396,11 +396,14 @@ void swap_in_reap(void)
 
 /* ---- Errors, and pages that nobody wants back ---- */
 
-void swap_error(struct p2m *p, gfn_t gfn, struct swap_failure *out)
+bool swap_error(struct p2m *p, gfn_t gfn, struct swap_failure *out)
 {
     struct p2m_entry e;
 
     p2m_query(p, gfn, &e);
+    if (e.state != P2M_SWAPPED && e.state != P2M_INCOMING) {
+        return false; /* its word names no slot */
+    }
     *out = (struct swap_failure){.store = swap.cfg.store->name, .slot = swap_slot(e.seq)};
     switch (p->swap_result) {
     case HV_EINVAL:
@@ -413,6 +416,7 @@ void swap_error(struct p2m *p, gfn_t gfn, struct swap_failure *out)
         out->why = "the disk reports an error";
         break;
     }
+    return true;
 }
 
 void swap_forget(struct p2m *p, struct p2m_entry *e)

@@ -114,7 +114,7 @@ static enum hv_err fault(struct tlbguest *vm, gfn_t gfn, uint32_t access)
         if (err == HV_EIO) {
             struct swap_failure why;
 
-            swap_error(vm->p2m, gfn, &why);
+            assert_true(swap_error(vm->p2m, gfn, &why));
             assert_true(swapenv.errors && why.slot < NR_SLOTS && why.why != NULL);
             swapenv.nr_eio++;
             if (i < 3) {

@@ -79,21 +79,23 @@ static void bad_reads(void **state)
     assert_int_equal(e.state, P2M_SWAPPED);
     swapenv.store.fail_read = 2; /* the run, and the page alone */
     assert_int_equal(populate(5), HV_EIO);
-    swap_error(swapenv.vms[0].p2m, GFN(5), &why);
+    assert_true(swap_error(swapenv.vms[0].p2m, GFN(5), &why));
     assert_string_equal(why.why, "the disk reports an error");
     assert_string_equal(why.store, "faultstore");
     faultstore_slot(&swapenv.store, why.slot)[77] ^= 4;
     assert_int_equal(populate(5), HV_EIO);
-    swap_error(swapenv.vms[0].p2m, GFN(5), &why);
+    assert_true(swap_error(swapenv.vms[0].p2m, GFN(5), &why));
     assert_non_null(strstr(why.why, "checksum"));
     faultstore_slot(&swapenv.store, why.slot)[77] ^= 4;
     swapenv_expect(0, 5);
+    /* Who hears of the failure only now has no reason to stop. */
+    assert_false(swap_error(swapenv.vms[0].p2m, GFN(5), &why));
     /* What another slot holds is no better. */
     swapenv_take_all();
     p2m_query(swapenv.vms[0].p2m, GFN(5), &e);
     swapenv.store.fail_read = 2;
     assert_int_equal(populate(5), HV_EIO);
-    swap_error(swapenv.vms[0].p2m, GFN(5), &why);
+    assert_true(swap_error(swapenv.vms[0].p2m, GFN(5), &why));
     memcpy(faultstore_slot(&swapenv.store, why.slot), faultstore_slot(&swapenv.store, why.slot ^ 1),
            PAGE_SIZE);
     assert_int_equal(populate(5), HV_EIO);
@@ -127,7 +129,7 @@ static void old_contents_are_refused(void **state)
         memcpy(faultstore_slot(&swapenv.store, 0), old, sizeof(old));
         for (uint64_t gfn = 0; gfn < USED; gfn++) {
             assert_int_equal(populate(gfn), HV_EIO);
-            swap_error(swapenv.vms[0].p2m, GFN(gfn), &why);
+            assert_true(swap_error(swapenv.vms[0].p2m, GFN(gfn), &why));
             assert_non_null(strstr(why.why, "checksum"));
         }
         memcpy(faultstore_slot(&swapenv.store, 0), now, sizeof(now));
