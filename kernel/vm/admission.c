@@ -18,9 +18,6 @@
 #include "mm/reclaim/swap.h"
 #include "mm/view.h"
 
-#define TABLE_WORDS 512u
-#define TREE_ENDS 8u /* tables that RAM begins or ends in, and the topmost */
-
 static bool allow_unbacked; /* constant after boot */
 static struct waitq turn = {SPINLOCK_INIT(RANK_WAITQ, "admission"), LIST_INIT(turn.waiters)};
 static bool busy; /* atomic */
@@ -32,20 +29,12 @@ void admission_init(bool unbacked)
 
 /* ---- Sums ---- */
 
-/* Tables of a tree, p2m or nested, in which each 4 KiB page has a word of its own. */
-static uint64_t tree_tables(const struct vm *vm)
-{
-    uint64_t leaves = (vm->config.memory_bytes >> PAGE_SHIFT) / TABLE_WORDS;
-
-    return leaves + leaves / TABLE_WORDS + TREE_ENDS;
-}
-
 /* What the VM has, and what its tables and the copies of its disk may still come to. */
 static uint64_t overhead_of(struct vm *vm)
 {
     struct p2m_counters p;
     struct view_stats view;
-    uint64_t tree = tree_tables(vm), view_max, to_come;
+    uint64_t tree = admission_tree_tables(vm->config.memory_bytes), view_max, to_come;
 
     vm_memory_counters(vm, &p, &view);
     view_max = view.tables_max != 0 ? view.tables_max : tree;

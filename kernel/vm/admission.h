@@ -34,6 +34,10 @@ struct admission_host { /* bytes */
 enum hv_err admission_check(const struct admission_host *host, const struct admission_claim *claim,
                             char why[ADMISSION_TEXT_MAX]) __must_check;
 
+/* The most tables of 4 KiB that a tree of 512-way tables, p2m or nested, takes for a guest's RAM of so many bytes,
+ * each 4 KiB page having a word of its own. Pure. */
+uint64_t admission_tree_tables(uint64_t bytes);
+
 /* The host option `overcommit`. Boot. */
 void admission_init(bool unbacked);
 /* Admit vm, which is about to start, until admission_end. HV_ENOMEM: refused; the numbers are logged.

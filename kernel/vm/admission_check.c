@@ -5,6 +5,11 @@
 #include "kernel/lib/printf.h"
 #include "kernel/vm/admission.h"
 
+#define TABLE_WORDS 512u
+/* Beside full tables: the root and one below it; and, where each of two ranges (below 640 KiB and from 1 MiB on; up
+ * to and above the hole below 4 GiB) begins or ends within a table, a table of 2 MiB and one of 1 GiB. */
+#define TREE_ENDS 8u
+
 static unsigned long long mb(uint64_t bytes)
 {
     return (bytes + MIB(1) - 1) / MIB(1);
@@ -36,4 +41,11 @@ enum hv_err admission_check(const struct admission_host *host, const struct admi
         return HV_ENOMEM;
     }
     return HV_OK;
+}
+
+uint64_t admission_tree_tables(uint64_t bytes)
+{
+    uint64_t leaves = (bytes >> PAGE_SHIFT) / TABLE_WORDS;
+
+    return leaves + leaves / TABLE_WORDS + TREE_ENDS;
 }

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernel/vm/admission.h"
 #include "mm/audit.h"
 #include "mm/buddy.h"
 #include "mm/env.h"
@@ -317,6 +318,44 @@ static void overhead_is_bounded(void **state)
     env_stop();
 }
 
+/* What admission sets aside is enough, wherever RAM begins and ends. */
+static void tables_were_admitted(void **state)
+{
+    static const uint64_t sizes[] = {MIB(1), MIB(3), MIB(1023), GIB(3), GIB(3) + MIB(1), GIB(5)};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+        const uint64_t hole = GIB(3) >> PAGE_SHIFT, pages = sizes[i] >> PAGE_SHIFT;
+        const struct p2m_config cfg = {.owner = VM, .max_order = ORDER_2M};
+        struct p2m_counters count;
+        struct view_stats stats;
+
+        env_start(MFN(GIB(8) >> PAGE_SHIFT), GIB(6) >> PAGE_SHIFT, 1);
+        test_env.lazy_clear = true;
+        assert_int_equal(p2m_create(&cfg, &p2m), HV_OK);
+        assert_int_equal(p2m_add_ram(p2m, GFN(0), 0x9f), HV_OK);
+        if (pages > 0x100) {
+            assert_int_equal(p2m_add_ram(p2m, GFN(0x100), MIN(pages, hole) - 0x100), HV_OK);
+        }
+        if (pages > hole) {
+            assert_int_equal(p2m_add_ram(p2m, GFN(GIB(4) >> PAGE_SHIFT), pages - hole), HV_OK);
+        }
+        assert_int_equal(nested_create(p2m, &fmt_x86_npt, VM, &view), HV_OK);
+        for (uint64_t gfn = 0; gfn < pages; gfn++) {
+            enum hv_err err =
+                fault(GFN(gfn < hole ? gfn : gfn + (GIB(1) >> PAGE_SHIFT)), P2M_WRITE);
+
+            assert_true(err == HV_OK || (err == HV_ENOENT && gfn >= 0x9f && gfn < 0x100));
+        }
+        p2m_counters(p2m, &count);
+        assert_true(view->ops->stats(view, &stats));
+        assert_in_range(count.overhead, 1, admission_tree_tables(sizes[i]));
+        assert_in_range(stats.tables, 1, admission_tree_tables(sizes[i]));
+        destroy();
+        env_stop();
+    }
+}
+
 static void watch(gfn_t gfn, bool begin)
 {
     struct flush_batch batch;
@@ -518,9 +557,13 @@ static void several_vcpus_at_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(random_operations),     cmocka_unit_test(every_allocation_fails_once),
-        cmocka_unit_test(overhead_is_bounded),   cmocka_unit_test(gigabyte_leaf_after_promotion),
-        cmocka_unit_test(several_vcpus_at_once), cmocka_unit_test(code_in_small_leaves),
+        cmocka_unit_test(random_operations),
+        cmocka_unit_test(every_allocation_fails_once),
+        cmocka_unit_test(overhead_is_bounded),
+        cmocka_unit_test(tables_were_admitted),
+        cmocka_unit_test(gigabyte_leaf_after_promotion),
+        cmocka_unit_test(several_vcpus_at_once),
+        cmocka_unit_test(code_in_small_leaves),
         cmocka_unit_test(code_without_tables),
     };
 
