@@ -146,7 +146,8 @@ static bool vm_line(struct vm *vm, void *arg)
 
     memstat_of_vm(vm, &m);
     begin("vm", *time_ns);
-    add(",\"name\":\"%s\",\"id\":%u,\"state\":\"%s\"", m.name, vm->id, vm_state_name(vm->state));
+    add(",\"name\":\"%s\",\"id\":%u,\"state\":\"%s\",\"mmu\":\"%s\"", m.name, vm->id,
+        vm_state_name(vm->state), vm_mmu_name(vm));
     for (unsigned i = 0; i < NR_MEMSTAT_FIELDS; i++) {
         add_field(&m, &memstat_fields[i]);
     }

@@ -59,8 +59,9 @@ static bool print_line(struct vm *vm, void *arg)
         vm_describe_stop(vm, reason, sizeof(reason));
     }
     /* A long reason wraps rather than being cut: it is what the operator looks for. */
-    shell_print("%-12s %-7s %4u %6s %6s %9s %8llu %s\n", vm->config.name, vm_state_name(vm->state),
-                vm->nr_vcpus, format_size(memory, vm->config.memory_bytes),
+    shell_print("%-12s %-7s %4u %-8s %6s %6s %9s %8llu %s\n", vm->config.name,
+                vm_state_name(vm->state), vm->nr_vcpus, vm_mmu_name(vm),
+                format_size(memory, vm->config.memory_bytes),
                 format_size(granted, p.granted * PAGE_SIZE), format_seconds(time, t.run_ns),
                 (unsigned long long)t.exits, reason);
     struct tally *tally = arg;
@@ -90,8 +91,8 @@ void cmd_vms(unsigned nr, char **args)
 
     (void)nr;
     (void)args;
-    shell_print("%-12s %-7s %4s %6s %6s %9s %8s %s\n", "NAME", "STATE", "CPUS", "MEMORY", "GRANT",
-                "CPU TIME", "EXITS", "ENDED BY");
+    shell_print("%-12s %-7s %4s %-8s %6s %6s %9s %8s %s\n", "NAME", "STATE", "CPUS", "MMU",
+                "MEMORY", "GRANT", "CPU TIME", "EXITS", "ENDED BY");
     vm_for_each(print_line, &tally);
     startup_for_each_vm(print_unbuilt, NULL);
     shell_print("%u VM%s: %u running\n", tally.all, tally.all == 1 ? "" : "s", tally.running);
@@ -111,8 +112,7 @@ static void print_memory(struct vm *vm)
                 (unsigned long long)p.faults_4k, (unsigned long long)p.faults_2m,
                 (unsigned long long)p.faults_1g);
     shell_print("  overhead %llu KiB, %s MMU\n",
-                (unsigned long long)(vm_overhead_bytes(vm) / KIB(1)),
-                vm->software_mmu ? "software" : "hardware");
+                (unsigned long long)(vm_overhead_bytes(vm) / KIB(1)), vm_mmu_name(vm));
 }
 
 static void print_registers(struct vcpu *v)

@@ -227,8 +227,9 @@ static enum hv_err choose_mmu(struct vm *vm)
     if (vm->software_mmu ? hv_caps.software_mmu : hv_caps.nested_paging) {
         return HV_OK;
     }
-    log_error("vm %s: mmu: this processor has no %s", vm->config.name,
-              vm->software_mmu ? "way to run guests on shadow tables" : "nested paging");
+    log_error("vm %s: mmu: this processor has no %s; accepted: auto, %s", vm->config.name,
+              vm->software_mmu ? "way to run guests on shadow tables" : "nested paging",
+              vm->software_mmu ? "hardware" : "software");
     return HV_ENOTSUP;
 }
 

@@ -216,6 +216,11 @@ static inline bool vm_has_ended(const struct vm *vm)
 
 /* "running", ... */
 const char *vm_state_name(enum vm_state s);
+/* "hardware": its tables are nested; "software": shadow tables. As `mmu` of ballast.conf calls them. */
+static inline const char *vm_mmu_name(const struct vm *vm)
+{
+    return vm->software_mmu ? "software" : "hardware";
+}
 /* One line such as "powered off", "triple fault at rip ...", "exited with code 1". */
 void vm_describe_stop(const struct vm *vm, char *buf, size_t len);
 

@@ -148,7 +148,7 @@ def test_too_little_memory(on):
         assert 150 < int(m.match.group(1)) < 256 and 780 < int(m.match.group(2)) < 900
         m.prompt()
         m.wait_for("vms", r"ok\s+stopped.*exited with code 1\b")
-        assert re.search(r"greedy +stopped +\d+ +1G +0B ", m.command("vms"))
+        assert re.search(r"greedy +stopped +\d+ +hardware +1G +0B ", m.command("vms"))
         m.poweroff()
     # Unless the operator said that he knows.
     modules["ballast.conf"] = conf(*vms, seed=1, overcommit="unbacked")

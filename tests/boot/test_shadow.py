@@ -96,5 +96,11 @@ def test_no_hardware_mmu(on):
     vms = [small("hard", "hello", "", mmu="hardware"), small("soft", "hello", "")]
     with on.machine(mem="512M", modules={"ballast.conf": conf(*vms, seed=1),
                                          "hello.elf": guest_elf("hello")}) as m:
-        m.expect(r"vm hard: mmu: this processor has no nested paging", 60)
+        m.expect(r"vm hard: mmu: this processor has no nested paging; accepted: auto, software", 60)
         m.expect(r"vm soft: exited with code 1\b", 60)
+        m.prompt()
+        vms = m.command("vms")
+        assert re.search(r"^hard +\(not built\)", vms, re.M), vms
+        assert re.search(r"^soft +stopped +1 +software ", vms, re.M), vms
+        assert "software MMU" in m.command("vm soft")
+        m.poweroff()

@@ -82,6 +82,7 @@ def test_telemetry(on):
             for title, key in pairs.items():
                 assert abs(screen[name][title] * 1024 - row[key]) < 110, (name, title, row)
             assert screen[name]["2M"] == row["large_2m"] and screen[name]["OVHD/KB"] == row["ovhd"]
+            assert row["mmu"] == "hardware" and re.search(name + r" +\w+ +1 +hardware ", m.command("vms"))
         assert abs(screen.host(r"PMEM +/MB: +(\d+) total") * 1024 - seen.host[-1]["total"]) <= 1024
         for name, cells in (("calm", 4), ("busy", 16)):
             for r in seen.maps[name]:
