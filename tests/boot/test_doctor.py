@@ -49,7 +49,8 @@ def broken_vm(m, rule, late):
     assert "panic" not in m.text()
 
 
-@runs_on(svm={"mem": "256M"}, vmx={"mem": "256M", "limit": 200}, svm_bochs={"mem": "256M", "long": True})
+@runs_on(svm={"mem": "256M"}, vmx={"mem": "256M", "limit": 200}, svm_bochs={"mem": "256M", "long": True},
+         shadow_svm={"mem": "256M", "long": True})
 def test_entry_doctor(on):
     """Each damage of BROKEN is named with its rule and section; the other VMs end as they should."""
     vms = [(name, {"memory": "8M", "kernel": "hello.elf", "output": "log",

@@ -10,6 +10,8 @@ from platforms import runs_on
 
 # Where allocations can fail, and one in how many does: never at boot, often afterwards.
 SITES = [("slab.object", 131), ("p2m.node", 5), ("p2m.frame", 97), ("p2m.large", 2), ("pt.table", 37)]
+# And where the software MMU's can: its frames in place of page tables.
+SHADOW_SITES = [("slab.object", 131), ("p2m.frame", 97), ("shadow.frame", 11)]
 
 
 @runs_on(svm={"limit": 200, "starts": 40}, vmx={"limit": 240, "starts": 24, "long": True})
@@ -17,6 +19,18 @@ SITES = [("slab.object", 131), ("p2m.node", 5), ("p2m.frame", 97), ("p2m.large",
 def test_alloc_failures(on, site, every):
     """VMs are built, run and destroyed while allocations fail at one site, at another place of the
     sequence each time. What fails says so; no frame and no object is lost, and the shell goes on."""
+    _alloc_failures(on, site, every)
+
+
+@runs_on(shadow_svm={"limit": 200, "starts": 40, "long": True})
+@pytest.mark.parametrize("site,every", SHADOW_SITES, ids=[s[0] for s in SHADOW_SITES])
+def test_alloc_failures_software(on, site, every):
+    """The same of VMs on the software MMU. (SVM only: what fails there does not
+    depend on the vendor.)"""
+    _alloc_failures(on, site, every)
+
+
+def _alloc_failures(on, site, every):
     vms = [("f%d" % i, {"memory": "16M", "kernel": "memtouch.elf", "start": "manual", "vcpus": 1 + i,
                         "largepages": "off" if i % 2 else "auto",
                         "cmdline": "name=f%d end=exit mb=4 rounds=1" % i}) for i in range(3)]
@@ -41,7 +55,7 @@ def test_alloc_failures(on, site, every):
         text = m.text()
         assert "remain after" not in text and "panic" not in text
         # Only what a VM is built from is a reason to refuse it; a guest's fault is tried again.
-        if site in ("slab.object", "p2m.node"):
+        if site in ("slab.object", "p2m.node", "shadow.frame"):
             assert refused > 0
         assert ran > 0
         m.poweroff()
@@ -54,7 +68,7 @@ MISC = 0x8c
 RIP_VALID_IN_PROGRESS = 5
 
 
-@runs_on(svm={"mem": "512M"})
+@runs_on(svm={"mem": "512M"}, shadow_svm={"mem": "512M"})
 def test_bad_memory(on):
     """A frame that a machine check reports is retired; its VM is stopped, and no other. (QEMU only: its
     monitor makes the machine check.)"""

@@ -63,7 +63,8 @@ def kick_modules(steps, millions):
     return {"ballast.conf": conf(spin, **host), "fair.elf": guest_elf("fair")}
 
 
-@runs_on(svm={"limit": 200, "millions": 700}, vmx={"limit": 200, "millions": 150})
+@runs_on(svm={"limit": 200, "millions": 700}, vmx={"limit": 200, "millions": 150},
+         shadow_svm={"limit": 200, "millions": 700})
 def test_kick(on):
     with on.machine(smp=2, mem="256M", modules=kick_modules(3, on["millions"])) as m:
         kick(m)

@@ -69,7 +69,9 @@ def _run_once(on, suffix):
 
 @runs_on(svm={"limit": 200, "emulated": True,
               "extra": ["-icount", "shift=0,sleep=off", "-seed", "1"]},
-         vmx={"cpu": "corei7_sandy_bridge_2600k", "limit": 500, "emulated": True, "long": True})
+         vmx={"cpu": "corei7_sandy_bridge_2600k", "limit": 500, "emulated": True, "long": True},
+         shadow_svm={"limit": 200, "emulated": True, "long": True,
+                     "extra": ["-icount", "shift=0,sleep=off", "-seed", "1"]})
 def test_repeats(on):
     """The same seed gives the same run, to the last time stamp: in QEMU under -icount (-seed is what
     RDRAND gives the guest), in Bochs on a model without RDRAND, which it seeds by the time of day."""

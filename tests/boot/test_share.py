@@ -333,7 +333,8 @@ def _filled_and_scanned(m):
     assert "audit: passed" in m.command("audit")
 
 
-@runs_on(svm={"smp": 2, "mem": "512M"}, vmx={"smp": 2, "mem": "256M", "limit": 300, "long": True})
+@runs_on(svm={"smp": 2, "mem": "512M"}, vmx={"smp": 2, "mem": "256M", "limit": 300, "long": True},
+         shadow_svm={"smp": 2, "mem": "512M"})
 def test_share_scan(on):
     """Two guests of one salt with the same contents cost little more than one; both are destroyed
     and no frame is missing."""
@@ -347,7 +348,8 @@ def test_share_scan(on):
         m.poweroff()
 
 
-@runs_on(svm={"smp": 2, "mem": "512M"}, vmx={"smp": 2, "mem": "256M", "limit": 300, "long": True})
+@runs_on(svm={"smp": 2, "mem": "512M"}, vmx={"smp": 2, "mem": "256M", "limit": 300, "long": True},
+         shadow_svm={"smp": 2, "mem": "512M", "long": True})
 def test_share_scan_salted(on):
     """Without a common salt nothing of one guest is merged with the other's."""
     with _two(on, ("", "")) as m:

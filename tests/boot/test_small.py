@@ -25,13 +25,15 @@ def test_hundred_small_guests(on):
         m.poweroff()
 
 
-@runs_on(svm={"millions": 20, "long": True}, vmx={"millions": 4, "long": True})
+@runs_on(svm={"millions": 20, "long": True}, vmx={"millions": 4, "long": True},
+         shadow_svm={"millions": 20, "long": True})
 @pytest.mark.parametrize("smp", [1, 2, 4])
 def test_smp(on, smp):
     _smp(on, smp)
 
 
-@runs_on(svm={"limit": 300, "millions": 20}, vmx={"limit": 300, "millions": 4, "long": True})
+@runs_on(svm={"limit": 300, "millions": 20}, vmx={"limit": 300, "millions": 4, "long": True},
+         shadow_svm={"limit": 300, "millions": 20, "long": True})
 def test_smp8(on):
     """Eight processors, all started; twice as many guests that do nothing but compute come to their end."""
     _smp(on, 8)
@@ -246,7 +248,9 @@ def _free_frames(m):
 @runs_on(svm={"smp": 2, "mem": "20G", "limit": 300, "total_mb": 20000, "high_mb": 17000,
               "guest": "5G", "touch_mb": 600},
          vmx={"smp": 2, "mem": "5G", "limit": 600, "total_mb": 4000, "high_mb": 1000,
-              "guest": "3584M", "touch_mb": 100, "long": True})
+              "guest": "3584M", "touch_mb": 100, "long": True},
+         shadow_svm={"smp": 2, "mem": "20G", "limit": 300, "total_mb": 20000, "high_mb": 17000,
+                     "guest": "5G", "touch_mb": 600, "long": True})
 def test_20g_machine(on):
     """Machine memory above 4 GiB is found, used by guests, and above 4 GiB in guests too."""
     vms = [("big", {"memory": on["guest"], "kernel": "memtouch.elf", "output": "log",

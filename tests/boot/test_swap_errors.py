@@ -14,7 +14,8 @@ NAMES = {"virtio": "virtio0", "nvme": "nvme0", "sata": "sata0", "ide": "ide0"}
 PLACES = {"svm": [{"id": "virtio", "kind": "virtio"},
                   {"id": "nvme", "kind": "nvme", "long": True},
                   {"id": "ahci", "kind": "sata", "long": True},
-                  {"id": "ide", "kind": "ide", "machine": "pc", "long": True}]}
+                  {"id": "ide", "kind": "ide", "machine": "pc", "long": True}],
+          "shadow_svm": [{"id": "virtio", "kind": "virtio", "long": True}]}
 
 
 class Bench:
@@ -201,7 +202,7 @@ def test_swap_errors_slow(on):
         b.end()
 
 
-@runs_on(svm={"kind": "virtio", "long": True})
+@runs_on(svm={"kind": "virtio", "long": True}, shadow_svm={"kind": "virtio", "long": True})
 @pytest.mark.parametrize("mib", [4, 12])
 def test_swap_errors_full(on, mib):
     """An area that is smaller than what is to leave: it fills up, the rest stays."""

@@ -108,7 +108,8 @@ def test_linux_virtio_blk(on):
         m.poweroff()
 
 
-@runs_on(svm={"smp": 2, "mem": "512M", "limit": 300, "long": True})
+@runs_on(svm={"smp": 2, "mem": "512M", "limit": 300, "long": True},
+         shadow_svm={"smp": 2, "mem": "512M", "limit": 400, "long": True})
 def test_linux_virtio_disk(on):
     """A guest's disk is a partition of the host's: what it writes is there afterwards, nobody else gets the
     partition meanwhile, and nothing beside it changes. (QEMU only: vmx_linux_virtio_blk is the driver on VMX,
