@@ -64,7 +64,8 @@ enum hv_err shadow_create(struct p2m *p2m, const struct shadow_config *cfg,
  * CR4.PGE included): `paging` is what holds now, with `pdptr` as the guest's move to CR3 (or CR0, CR4)
  * loaded them. *root is what the processor's CR3 gets: the address of a four-level table, or of four
  * PAE entries below 4 GiB. What the guest changed in its tables until now counts from here on. The
- * caller drops all of this vCPU's translations. HV_ENOMEM.
+ * caller drops all of this vCPU's translations before it enters, also after an error: tables may be traced
+ * by then. HV_EAGAIN with `fast` only, HV_ENOMEM.
  */
 enum hv_err shadow_load(struct view *v, struct shadow_cpu *cpu, const struct guest_paging *paging,
                         bool fast, hpa_t *root) __must_check;
