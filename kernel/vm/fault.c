@@ -102,7 +102,7 @@ enum exit_action fault_slow(struct vcpu *v, struct vm_exit *exit)
     uint32_t how = memwait_access(v);
 
     if ((exit->mem.access & P2M_WRITE) && !(how & P2M_LINE) && !exit->mem.table_walk &&
-        v->interrupted.type == EVENT_NONE && overwrite_page(v, exit)) {
+        v->interrupted.type == EVENT_NONE && overwrite_page(v, exit->mem.gpa)) {
         memwait_served(v, true);
         return ACT_LEAVE;
     }

@@ -3,8 +3,9 @@
  * REP STOS and REP MOVS over a whole page that is away; see overwrite.h. As many iterations as fill the
  * page are carried out here, into a fresh frame that takes the place of what was there; the registers
  * tell the guest how far it has come, as after any interrupt between two iterations ("REP/REPE/REPZ/
- * REPNE/REPNZ"). So nobody ever sees a half of the page. Anything out of the ordinary goes the long
- * way: other modes than 64-bit, prefixes, decrements, breakpoints, overlapping moves.
+ * REPNE/REPNZ"). So nobody ever sees a half of the page. No view, nested or shadow, has anything of a page
+ * that is away, and none watches it as a guest's table. Anything out of the ordinary goes the long way:
+ * other modes than 64-bit, prefixes, decrements, breakpoints, overlapping moves.
  */
 #include "kernel/vm/overwrite.h"
 
@@ -106,36 +107,61 @@ static void advance(const struct overwrite *o)
     gpr[GPR_RCX] -= PAGE_SIZE / o->size;
 }
 
-bool overwrite_page(struct vcpu *v, const struct vm_exit *exit)
+/* The instruction at RIP: does it fill all of the page at RDI? o->to is where that is. HV_EINVAL: it does not;
+ * HV_EFAULT: the guest has a fault; or as of guestmem_fetch. */
+static enum hv_err look(struct overwrite *o)
 {
-    struct overwrite o = {.v = v};
+    struct vcpu *v = o->v;
     const uint64_t *gpr = v->gpr;
     uint8_t bytes[15];
     unsigned got;
-    enum hv_err err;
 
-    if ((exit->mem.gpa.a & ~PAGE_MASK) != 0 || (gpr[GPR_RDI] & ~PAGE_MASK) != 0 ||
-        !swap_is_away(v->vm->p2m, gpa_gfn(exit->mem.gpa)) || !is_plain(v)) {
-        return false;
+    if ((gpr[GPR_RDI] & ~PAGE_MASK) != 0 || !is_plain(v)) {
+        return HV_EINVAL;
     }
-    err = guestmem_fetch(v, false, bytes, &got);
+    enum hv_err err = guestmem_fetch(v, false, bytes, &got);
     if (err != HV_OK) {
-        return err == HV_EFAULT;
+        return err;
     }
-    if (got < 3 || !decode(bytes, &o) || gpr[GPR_RCX] < PAGE_SIZE / o.size ||
-        (o.moves && gpr[GPR_RSI] - gpr[GPR_RDI] + PAGE_SIZE < 2 * PAGE_SIZE)) {
-        return false;
+    if (got < 3 || !decode(bytes, o) || gpr[GPR_RCX] < PAGE_SIZE / o->size ||
+        (o->moves && gpr[GPR_RSI] - gpr[GPR_RDI] + PAGE_SIZE < 2 * PAGE_SIZE)) {
+        return HV_EINVAL;
     }
-    err = guestmem_translate(v, GVA(gpr[GPR_RDI]), GVA_WRITE | GVA_AWAY, false, &o.to);
-    if (err != HV_OK) {
-        return err == HV_EFAULT;
-    }
-    if (o.to.a != exit->mem.gpa.a) {
-        return false;
-    }
-    err = swap_overwrite(v->vm->p2m, gpa_gfn(o.to), fill, &o);
+    return guestmem_translate(v, GVA(gpr[GPR_RDI]), GVA_WRITE | GVA_AWAY, false, &o->to);
+}
+
+/* The guest runs on if this page is done, or has its fault. */
+static bool carry_out(struct overwrite *o)
+{
+    enum hv_err err = swap_overwrite(o->v->vm->p2m, gpa_gfn(o->to), fill, o);
+
     if (err == HV_OK) {
-        advance(&o);
+        advance(o);
     }
     return err == HV_OK || err == HV_EFAULT;
+}
+
+bool overwrite_page(struct vcpu *v, gpa_t gpa)
+{
+    struct overwrite o = {.v = v};
+
+    if ((gpa.a & ~PAGE_MASK) != 0 || !swap_is_away(v->vm->p2m, gpa_gfn(gpa))) {
+        return false;
+    }
+    enum hv_err err = look(&o);
+    if (err != HV_OK) {
+        return err == HV_EFAULT;
+    }
+    return o.to.a == gpa.a && carry_out(&o);
+}
+
+bool overwrite_linear(struct vcpu *v, gva_t gva)
+{
+    struct overwrite o = {.v = v};
+
+    if (gva.a != v->gpr[GPR_RDI]) {
+        return false;
+    }
+    enum hv_err err = look(&o);
+    return err == HV_OK ? carry_out(&o) : err == HV_EFAULT;
 }

@@ -13,6 +13,7 @@
 #include "kernel/lib/string.h"
 #include "kernel/vm/exit.h"
 #include "kernel/vm/memwait.h"
+#include "kernel/vm/overwrite.h"
 #include "kernel/vm/swapping.h"
 #include "mm/gwalk.h"
 #include "mm/p2m.h"
@@ -184,6 +185,13 @@ static enum exit_action true_fault(struct vcpu *v, const struct shadow_fault *f)
     return nested ? ACT_LEAVE : ACT_RESUME;
 }
 
+/* Off the fast path, and before the view asks for the page: one that is overwritten as a whole stays away. */
+static bool overwrites(struct vcpu *v, const struct exit_page_fault *pf, uint32_t how)
+{
+    return (pf->error & PFEC_W) && !(how & P2M_LINE) && v->interrupted.type == EVENT_NONE &&
+           overwrite_linear(v, pf->gva);
+}
+
 enum exit_action softmmu_fault(struct vcpu *v, struct vm_exit *exit)
 {
     bool fast = vcpu_in_section(v);
@@ -191,6 +199,11 @@ enum exit_action softmmu_fault(struct vcpu *v, struct vm_exit *exit)
                              .access = access_of(v, exit->pf.error),
                              .how = fast ? memwait_access_fast() : memwait_access(v)};
     const struct exit_page_fault pf = exit->pf;
+
+    if (!fast && overwrites(v, &pf, f.how)) {
+        memwait_served(v, true);
+        return ACT_LEAVE;
+    }
     enum hv_err err = shadow_fault(v->vm->view, &v->shadow, &f);
 
     if (likely(err == HV_OK)) {

@@ -109,10 +109,12 @@ def test_swap_two_to_one(on):
 
 
 @runs_on(svm={"kind": "virtio", "mem": "128M"},
-         vmx={"kind": "bochs", "mem": "64M", "long": True, "emulated": True})
+         vmx={"kind": "bochs", "mem": "64M", "long": True, "emulated": True},
+         shadow_svm={"kind": "virtio", "mem": "128M"},
+         shadow_vmx={"kind": "bochs", "mem": "64M", "long": True, "emulated": True})
 def test_swap_overwritten(on):
     """Pages that string instructions write as a whole are not read from the disk first; what they write
-    in part, or move onto itself, is. (With nested paging: the software MMU's faults read first.)"""
+    in part, or move onto itself, is."""
     mib = 12
     extra = disk_for(on, swap_image(on.name, 64 * MIB))
     # A line to it is no longer than the serial port's FIFO: in Bochs a guest that exits all the time

@@ -13,6 +13,7 @@
 #include "kernel/emul/emul.h"
 #include "kernel/vm/exit.h"
 #include "kernel/vm/memwait.h"
+#include "kernel/vm/overwrite.h"
 #include "kernel/vm/softmmu_regs.h"
 #include "mm/gwalk.h"
 #include "mm/p2m.h"
@@ -28,7 +29,8 @@ static struct {
     uint32_t word;             /* code at RIP; 0: not reachable */
     hpa_t root;
     unsigned injected, waits, devices, failures;
-    bool ram, known;
+    bool ram, known, overwrites;
+    unsigned asked, served; /* of overwriting */
 } now;
 
 enum hv_err shadow_load(struct view *w, struct shadow_cpu *cpu, const struct guest_paging *paging,
@@ -112,6 +114,20 @@ uint32_t memwait_access(struct vcpu *u)
 {
     (void)u;
     return memwait_nr_in_line != 0 ? P2M_VCPU | P2M_LINE : P2M_VCPU;
+}
+
+void memwait_served(struct vcpu *u, bool to_the_end)
+{
+    (void)u;
+    now.served += to_the_end;
+}
+
+bool overwrite_linear(struct vcpu *u, gva_t gva)
+{
+    assert_false(vcpu_in_section(u));
+    assert_int_equal(gva.a, 0x1234);
+    now.asked++;
+    return now.overwrites;
 }
 
 void memwait_or_stop(struct vcpu *u, uint64_t gpa)
@@ -308,6 +324,31 @@ static void faults(void **state)
     assert_int_equal(now.failures, 2);
 }
 
+/* Only off the fast path, for writes by an instruction, when nobody else comes first. */
+static void overwritten(void **state)
+{
+    (void)state;
+    begin(true);
+    now.overwrites = true;
+    now.fault = HV_EAGAIN;
+    assert_int_equal(fault(PFEC_W), ACT_SLOW);
+    v->in_guest = 0;
+    assert_int_equal(fault(PFEC_U), ACT_LEAVE);
+    v->interrupted.type = EVENT_INTERRUPT;
+    assert_int_equal(fault(PFEC_W), ACT_LEAVE);
+    v->interrupted.type = EVENT_NONE;
+    memwait_nr_in_line = 1;
+    assert_int_equal(fault(PFEC_W), ACT_LEAVE);
+    memwait_nr_in_line = 0;
+    assert_true(now.asked == 0 && now.failures == 3);
+    /* Done: the page is not asked for. */
+    assert_int_equal(fault(PFEC_W), ACT_LEAVE);
+    assert_true(now.asked == 1 && now.served == 1 && now.failures == 3);
+    now.overwrites = false;
+    assert_int_equal(fault(PFEC_W | PFEC_P), ACT_LEAVE);
+    assert_true(now.asked == 2 && now.served == 1 && now.failures == 4);
+}
+
 /* The contract of backend.h, bit by bit. */
 static void processor_registers(void **state)
 {
@@ -331,9 +372,9 @@ static void processor_registers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cr3_loads),           cmocka_unit_test(changed_and_ready),
-        cmocka_unit_test(invlpg_forms),        cmocka_unit_test(faults),
-        cmocka_unit_test(processor_registers),
+        cmocka_unit_test(cr3_loads),    cmocka_unit_test(changed_and_ready),
+        cmocka_unit_test(invlpg_forms), cmocka_unit_test(faults),
+        cmocka_unit_test(overwritten),  cmocka_unit_test(processor_registers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -224,9 +224,9 @@ void swapping_wait(struct vm *vm, struct vcpu *v, gfn_t gfn)
     (void)vm, (void)v, (void)gfn;
 }
 
-bool overwrite_page(struct vcpu *v, const struct vm_exit *exit)
+bool overwrite_page(struct vcpu *v, gpa_t gpa)
 {
-    (void)v, (void)exit;
+    (void)v, (void)gpa;
     return false;
 }
 
