@@ -41,16 +41,16 @@ static enum exit_kind system_exit(const struct insn *in)
         return group == 7 ? EXIT_INVLPG : EXIT_NONE;
     }
     switch (group << 3 | (in->rm & 7)) {
-    case 0x01: /* VMCALL */
-    case 0x19: /* VMMCALL */
+    case 0x01: /* a call of the hypervisor, */
+    case 0x19: /* and the other vendor's */
         return EXIT_HYPERCALL;
     case 0x00:          /* ENCLV */
-    case 0x02 ... 0x05: /* VMLAUNCH, VMRESUME, VMXOFF; PCONFIG */
+    case 0x02 ... 0x05: /* a virtualisation extension's, like those below; PCONFIG */
     case 0x0f:          /* ENCLS */
-    case 0x14:          /* VMFUNC */
+    case 0x14:
     case 0x15 ... 0x17: /* XEND, XTEST, ENCLU */
-    case 0x18:          /* VMRUN */
-    case 0x1a ... 0x1f: /* VMLOAD, VMSAVE, STGI, CLGI, SKINIT, INVLPGA */
+    case 0x18:
+    case 0x1a ... 0x1f:
         return EXIT_VIRT_INSN;
     case 0x08:
         return EXIT_MONITOR;
@@ -103,10 +103,10 @@ static enum exit_kind kind_of(const struct insn *in)
     case 0x0fff:
     case 0x0f37: /* GETSEC */
     case 0x0faa: /* RSM */
-    case 0x0f78: /* VMREAD */
-    case 0x0f79: /* VMWRITE */
+    case 0x0f78: /* a virtualisation extension's */
+    case 0x0f79:
         return EXIT_VIRT_INSN;
-    case 0x0fc7: /* VMPTRLD, VMCLEAR, VMXON, VMPTRST; not CMPXCHG8B */
+    case 0x0fc7: /* likewise; not CMPXCHG8B */
         return in->mod != 3 && (in->reg & 6) == 6 ? EXIT_VIRT_INSN : EXIT_NONE;
     default:
         return EXIT_NONE;

@@ -181,7 +181,8 @@ void msr_load(struct vcpu *v)
 
 void mitigate_switch(uint32_t vm)
 {
-    static const struct mitigate_plan plan = {MITIGATE_ACTIVE, MITIGATE_ACTIVE, MITIGATE_ACTIVE, false};
+    static const struct mitigate_plan plan = {MITIGATE_ACTIVE, MITIGATE_ACTIVE, MITIGATE_ACTIVE,
+                                              false};
 
     if (mitigate_at_entry(&plan, &cache[env_cpu()].last, vm).l1_data) {
         cache[env_cpu()].contents = 0;
