@@ -50,7 +50,7 @@ def broken_vm(m, rule, late):
 
 
 @runs_on(svm={"mem": "256M"}, vmx={"mem": "256M", "limit": 200}, svm_bochs={"mem": "256M", "long": True},
-         shadow_svm={"mem": "256M", "long": True})
+         shadow_svm={"mem": "256M", "long": True}, shadow_vmx={"mem": "256M", "limit": 200, "long": True})
 def test_entry_doctor(on):
     """Each damage of BROKEN is named with its rule and section; the other VMs end as they should."""
     vms = [(name, {"memory": "8M", "kernel": "hello.elf", "output": "log",

@@ -64,7 +64,8 @@ def kick_modules(steps, millions):
 
 
 @runs_on(svm={"limit": 200, "millions": 700}, vmx={"limit": 200, "millions": 150},
-         shadow_svm={"limit": 200, "millions": 700})
+         shadow_svm={"limit": 200, "millions": 700},
+         shadow_vmx={**PREEMPTED, "limit": 200, "millions": 150, "long": True})
 def test_kick(on):
     with on.machine(smp=2, mem="256M", modules=kick_modules(3, on["millions"])) as m:
         kick(m)

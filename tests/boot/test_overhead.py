@@ -13,7 +13,8 @@ NESTED = {"auto": 1024, "off": 1536}
 SHADOW = {"auto": 1024, "off": 2048}
 
 
-@runs_on(svm=NESTED, vmx={**NESTED, "long": True}, shadow_svm={**SHADOW, "long": True})
+@runs_on(svm=NESTED, vmx={**NESTED, "long": True}, shadow_svm={**SHADOW, "long": True},
+         shadow_vmx={**SHADOW, "long": True})
 @pytest.mark.parametrize("pages", ["auto", "off"])
 def test_overhead(on, pages):
     """A VM of 256 MiB with every page touched: the most tables that it can have."""

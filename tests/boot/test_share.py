@@ -334,7 +334,8 @@ def _filled_and_scanned(m):
 
 
 @runs_on(svm={"smp": 2, "mem": "512M"}, vmx={"smp": 2, "mem": "256M", "limit": 300, "long": True},
-         shadow_svm={"smp": 2, "mem": "512M"})
+         shadow_svm={"smp": 2, "mem": "512M"},
+         shadow_vmx={"smp": 2, "mem": "256M", "limit": 300, "long": True})
 def test_share_scan(on):
     """Two guests of one salt with the same contents cost little more than one; both are destroyed
     and no frame is missing."""
@@ -349,7 +350,8 @@ def test_share_scan(on):
 
 
 @runs_on(svm={"smp": 2, "mem": "512M"}, vmx={"smp": 2, "mem": "256M", "limit": 300, "long": True},
-         shadow_svm={"smp": 2, "mem": "512M", "long": True})
+         shadow_svm={"smp": 2, "mem": "512M", "long": True},
+         shadow_vmx={"smp": 2, "mem": "256M", "limit": 300, "long": True})
 def test_share_scan_salted(on):
     """Without a common salt nothing of one guest is merged with the other's."""
     with _two(on, ("", "")) as m:

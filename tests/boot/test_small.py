@@ -26,14 +26,15 @@ def test_hundred_small_guests(on):
 
 
 @runs_on(svm={"millions": 20, "long": True}, vmx={"millions": 4, "long": True},
-         shadow_svm={"millions": 20, "long": True})
+         shadow_svm={"millions": 20, "long": True}, shadow_vmx={"millions": 4, "long": True})
 @pytest.mark.parametrize("smp", [1, 2, 4])
 def test_smp(on, smp):
     _smp(on, smp)
 
 
 @runs_on(svm={"limit": 300, "millions": 20}, vmx={"limit": 300, "millions": 4, "long": True},
-         shadow_svm={"limit": 300, "millions": 20, "long": True})
+         shadow_svm={"limit": 300, "millions": 20, "long": True},
+         shadow_vmx={"limit": 300, "millions": 4, "long": True})
 def test_smp8(on):
     """Eight processors, all started; twice as many guests that do nothing but compute come to their end."""
     _smp(on, 8)
