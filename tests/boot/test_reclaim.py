@@ -112,7 +112,7 @@ def _progress(m):
     return out
 
 
-@runs_on(svm={"mem": "208M", "limit": 400, "long": True})
+@runs_on(svm={"mem": "208M", "limit": 400, "long": True}, shadow_svm={"mem": "208M", "limit": 500, "long": True})
 def test_thrash_zoo(on):
     """Five VMs that want more than there is: one that takes everything when it starts, two that swing in
     opposite phase, one without a balloon driver and one whose driver never answers. Each of them makes
