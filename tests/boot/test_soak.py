@@ -220,7 +220,8 @@ def once(on, suffix, seed):
     return digest[1]
 
 
-@runs_on(svm={"mem": "96M", "smp": 1, "limit": 400, "emulated": True, "long": True})
+@runs_on(svm={"mem": "96M", "smp": 1, "limit": 400, "emulated": True, "long": True},
+         shadow_svm={"mem": "96M", "smp": 1, "limit": 400, "emulated": True, "long": True})
 def test_twice(on):
     """The same seed on a machine whose time is its instructions: the same state, to the last page."""
     first = once(on, "-1", 7)
