@@ -143,7 +143,7 @@ def next_phase(m, tally):
 
 
 @runs_on(svm={"mem": "128M", "smp": 2, "limit": SECONDS + 300},
-         shadow_svm={"mem": "128M", "smp": 2, "limit": SECONDS + 300, "long": True})
+         shadow_svm={"mem": "128M", "smp": 2, "limit": SECONDS + 300, "named": True})
 def test_soak(on):
     """VMs come and go, load, pause, leave for a disk that fails here and there all the time, while options
     change: no guest finds a wrong byte, who stopped at a bad slot goes on when it is good, and in the end
