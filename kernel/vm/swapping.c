@@ -309,10 +309,14 @@ void swapping_wait(struct vm *vm, struct vcpu *v, gfn_t gfn)
     uint64_t start = clock_now_ns();
 
     waitq_prepare(q);
-    /* A request of its last section wakes nobody; the queue's lock was the fence (vcpu_request). */
-    if (!swap_may_retry(vm->p2m, gfn) &&
-        (v == NULL || !(__atomic_load_n(&v->request, __ATOMIC_RELAXED) & VCPU_REQ_THREAD))) {
-        thread_block();
+    if (!swap_may_retry(vm->p2m, gfn)) {
+        /* A request of its last section wakes nobody, and its thread may not look at it before the page is there
+         * (guestmem.c). The queue's lock was the fence (vcpu_request). */
+        if (v != NULL && (__atomic_load_n(&v->request, __ATOMIC_RELAXED) & VCPU_REQ_THREAD)) {
+            thread_sleep_ns(SECOND_NS / 1000);
+        } else {
+            thread_block();
+        }
     }
     waitq_finish(q);
     if (v != NULL) {
