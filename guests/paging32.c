@@ -5,7 +5,7 @@
  * both ways, and nothing else is. SMEP, SMAP and pages of 1 GiB as CPUID offers them. Needs 16 MiB. Command
  * line: quirks=tcg (QEMU's TCG: what reads and writes asks to read first, so that the fault may be a read's) or
  * tcg-nested (that, and its own walk of these tables, where a fault of reserved bits may not say that the page
- * is present, and its own loads of CR4, which takes any bit but in 64-bit code).
+ * is present, and its own loads of CR4, which accept any bit outside 64-bit code).
  */
 #include "guests/lib/arch.h"
 #include "guests/lib/boot.h"

@@ -98,8 +98,7 @@ static void report_virtualisation(void)
              mitigate_state_name(mitigate_plan()->buffers));
     if (mitigate_plan()->small_code) {
         log_info("  large pages hold data only; code is in pages of 4 KiB, for this processor may "
-                 "stop when the "
-                 "size of a page changes that it executes");
+                 "stop when the size of a page changes that it executes");
     }
 }
 

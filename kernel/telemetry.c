@@ -23,7 +23,7 @@
 #define MOST_AT_ONCE 4096u /* bytes sent before others get the processor */
 #define LINE_BYTES 3072u
 #define RING_BYTES 65536u
-#define VERSION 1
+#define VERSION 2
 #define MAP_SECONDS 5u
 #define MAP_CELLS 2048u /* of one line: 4 GiB */
 

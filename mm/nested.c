@@ -8,9 +8,9 @@
  * still says so; whoever changes the p2m changes the word first and drops from the view afterwards,
  * under the same lock: so no stale leaf stays. Callers: kernel/vm/fault, the p2m.
  *
- * Where code must not be in large leaves (env_large_code), these let nothing be executed. A page of such a
- * one gets the right to be with a leaf of its own (a *piece*), when it is; what is around it is spelt out,
- * and stays so as long as a piece has that right.
+ * Where code must not be in large leaves (env_large_code), they give no right to execute. A page that is
+ * executed gets that right with a leaf of its own (a *piece*): the block around it is spelt out, and stays so
+ * as long as a piece has the right.
  */
 #include "mm/view.h"
 
@@ -24,8 +24,8 @@ struct nested {
     struct view view;
     struct spinlock lock; /* everything below */
     struct pt pt;
-    uint64_t leaf_bits
-        [3]; /* of a leaf of write-back memory with all rights that it may have, by level */
+    /* By level: of a leaf of write-back memory, with all rights that it may have. */
+    uint64_t leaf_bits[3];
     uint64_t piece_bits; /* of a piece of such a leaf that nobody executes */
     bool typed;          /* there is other memory, and leaves must tell it apart */
     bool small_code;     /* nothing larger than 4 KiB may be executed */
@@ -55,8 +55,8 @@ static uint64_t leaf_pa(const struct p2m_entry *e, unsigned level)
 }
 
 /* May a leaf of that level, entered for that access, be executed? */
-static bool is_code(const struct nested *n, const struct p2m_entry *e, unsigned level,
-                    uint32_t access)
+static bool may_execute(const struct nested *n, const struct p2m_entry *e, unsigned level,
+                        uint32_t access)
 {
     return !n->small_code || leaf_level(n, e) == 0 || (level == 0 && (access & P2M_EXEC));
 }
@@ -65,9 +65,9 @@ static bool is_code(const struct nested *n, const struct p2m_entry *e, unsigned 
 static struct pt_attr leaf_attr(const struct nested *n, const struct p2m_entry *e, uint64_t pa,
                                 unsigned level, uint32_t access)
 {
-    struct pt_attr attr = !is_code(n, e, level, access) ? data_rights
-                          : e->writable                 ? full_rights
-                                                        : read_rights;
+    struct pt_attr attr = !may_execute(n, e, level, access) ? data_rights
+                          : e->writable                     ? full_rights
+                                                            : read_rights;
 
     if (unlikely(n->typed)) {
         attr.type = (enum pt_type)env_memory_type(HPA(pa), PAGE_SIZE << (ORDER_2M * level));
@@ -136,6 +136,7 @@ static enum hv_err fill_slot(struct nested *n, gfn_t gfn, const struct p2m_entry
     return HV_OK;
 }
 
+/* Enter a leaf of that level with whatever tables it takes, and the rights of leaf_attr. */
 static enum hv_err map_leaf(struct nested *n, gfn_t gfn, const struct p2m_entry *e, unsigned level,
                             uint32_t access, struct flush_batch *batch)
 {
@@ -398,8 +399,8 @@ static bool nested_stats(struct view *v, struct view_stats *out)
     return true;
 }
 
-/* A leaf is true if the p2m has the same frame behind its first page, in a block at least as large,
- * lets it be written if the leaf does, and it lets nothing be executed if it is too large for that. */
+/* A leaf is true if the p2m has the same frame behind its first page, in a block at least as large, if it
+ * lets nothing be written that the p2m does not, and nothing be executed where it is too large for that. */
 static bool leaf_is_true(const struct pt_leaf *leaf, void *ctx)
 {
     struct nested *n = ctx;

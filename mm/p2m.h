@@ -33,7 +33,7 @@ enum p2m_state {
 #define P2M_WALK \
     0x10u /* the processor's own walk of a guest page table: such a page is left alone */
 #define P2M_VCPU \
-    0x20u /* for a vCPU's own access, off the fast path: it waits while its VM is blocked */
+    0x20u /* a vCPU's own access, off the fast path: waits while its VM is blocked; counted (stalled_ns) */
 #define P2M_LINE 0x40u /* no frame now: others wait for them and come first */
 
 /* What stands behind a gfn; `order` says how large the block of the same state around it is. */
@@ -143,9 +143,9 @@ struct p2m_counters {
     uint64_t unzipped;
     uint64_t swapped_out; /* pages written to slots and read back so far */
     uint64_t swapped_in;
-    uint64_t
-        stalled_ns; /* that vCPUs' own accesses (P2M_VCPU) took so far because a page had to be copied for
-                          * a write, decompressed or asked of the store; its reading is not in it */
+    /* What vCPUs' own accesses (P2M_VCPU) took so far because a page had to be copied for a write, decompressed
+     * or asked of the store; its reading is not in it. */
+    uint64_t stalled_ns;
 };
 /* All of one moment. Takes the p2m lock. */
 void p2m_counters(struct p2m *p, struct p2m_counters *out);

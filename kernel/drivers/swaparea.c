@@ -379,7 +379,7 @@ static void use(const struct swaparea *a, const struct swaparea_header *h)
     char uuid[UUID_TEXT];
 
     if (blkclaim_take(a->disk, a->first, nr_pages * BLK_PAGE_SECTORS, true) != HV_OK) {
-        log_error("swap on %s: a VM uses it as its disk; no swap", a->name);
+        log_error("no swap on %s: a VM uses it as its disk", a->name);
         return;
     }
     in_use = *a;

@@ -52,8 +52,9 @@ struct swaparea_loan {
 /*
  * Act on the option `swap`, which is one of these: "off"; "disk:NAME" with the name of a disk or
  * partition, a disk's serial number or an area's UUID; "ram:SIZE"; "auto" or empty: the first area found
- * that carries the signature and, if it is a partition of a GPT, has label_swap_type. What touches one of `loans`, which are needed during the call only, is
- * passed over or refused. What cannot be done is logged, and the machine goes without. After blk_init.
+ * that carries the signature and, if it is a partition of a GPT, has label_swap_type. What touches one of
+ * `loans`, which are needed during the call only, is passed over or refused. What cannot be done is logged,
+ * and the machine goes without. After blk_init.
  */
 void swaparea_start(const char *option, const struct swaparea_loan *loans, unsigned nr_loans);
 /* The store, or NULL. */
@@ -77,7 +78,8 @@ enum hv_err swaparea_check(const struct swaparea *a, char why[SWAPAREA_WHY_MAX])
 enum hv_err swaparea_read_page(void *arg, uint64_t sector, void *page) __must_check;
 struct label_source swaparea_source(struct blk_disk *d);
 
-/* What the operator has to repeat to have `a` formatted; it changes with the disk and what is on it. */
+/* What the operator has to repeat to have `a` formatted; it changes with the disk and what is on it.
+ * HV_ENOMEM; HV_EIO, HV_ENOENT: the disk. */
 enum hv_err swaparea_code(const struct swaparea *a, uint32_t *code) __must_check;
 /* HV_EBUSY: it is in use, or touches what is. HV_ERANGE: too small. HV_EPERM: the disk is read-only. */
 enum hv_err swaparea_may_format(const struct swaparea *a) __must_check;

@@ -45,11 +45,12 @@ static enum exit_kind system_exit(const struct insn *in)
     case 0x19: /* and the other vendor's */
         return EXIT_HYPERCALL;
     case 0x00:          /* ENCLV */
-    case 0x02 ... 0x05: /* a virtualisation extension's, like those below; PCONFIG */
+    case 0x02 ... 0x04: /* virtualisation */
+    case 0x05:          /* PCONFIG */
     case 0x0f:          /* ENCLS */
-    case 0x14:
+    case 0x14:          /* virtualisation */
     case 0x15 ... 0x17: /* XEND, XTEST, ENCLU */
-    case 0x18:
+    case 0x18:          /* virtualisation */
     case 0x1a ... 0x1f:
         return EXIT_VIRT_INSN;
     case 0x08:

@@ -205,8 +205,12 @@ static void format_area(const char *name, const char *confirmation)
     char hex[12] = "0x";
     enum hv_err err = swaparea_find(name, &a);
 
-    if (err != HV_OK) {
+    if (err == HV_ENOENT) {
         shell_error("swap", "no disk or partition '%s'; `disks` lists them", name);
+        return;
+    }
+    if (err != HV_OK) {
+        shell_error("swap", "%s", hv_strerror(err));
         return;
     }
     err = swaparea_may_format(&a);
@@ -265,22 +269,30 @@ static void test_area(uint64_t rounds, const char *name)
 {
     char why[SWAPAREA_WHY_MAX];
     struct swaparea a;
-    bool found = name == NULL ? swaparea_in_use(&a) : swaparea_find(name, &a) == HV_OK;
-    enum hv_err err = found ? swaparea_check(&a, why) : HV_ENOENT;
+    enum hv_err err = name != NULL          ? swaparea_find(name, &a)
+                      : swaparea_in_use(&a) ? HV_OK
+                                            : HV_ENOENT;
 
+    if (err == HV_OK) {
+        err = swaparea_check(&a, why);
+    }
     if (err == HV_EPERM) {
         shell_error("swap", "%s: %s", a.name, why);
         return;
     }
-    if (err != HV_OK) {
+    if (err == HV_ENOENT) {
         shell_error("swap", "no swap area%s%s", name != NULL ? " on " : "",
                     name != NULL ? name : "");
         return;
     }
+    if (err != HV_OK) {
+        shell_error("swap", "%s", hv_strerror(err));
+        return;
+    }
     for (uint64_t i = 0; i < rounds; i++) {
         struct swaptest_result r;
-        enum hv_err err = swaptest_round(&a, i, &r);
 
+        err = swaptest_round(&a, i, &r);
         print_round(i + 1, err, &r);
     }
 }

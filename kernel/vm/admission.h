@@ -6,8 +6,8 @@
  *     up to its max, its pages are somewhere      all maxs + overheads        <=  memory for VMs + swap
  *
  * Memory for VMs is what the hypervisor does not use itself, less minFree. A VM whose pages may not be
- * swapped (`swap = off`) counts with its max as its min (config_guaranteed). `overcommit = unbacked` waives the second. A
- * stopped VM is promised nothing, but counts with what it still holds.
+ * swapped (`swap = off`) counts with its max as its min (config_guaranteed). `overcommit = unbacked` waives
+ * the second. A stopped VM is promised nothing, but counts with what it still holds.
  *
  * The arithmetic (admission_check) is pure. Callers: life.c, startup.c, the shell.
  */

@@ -6,8 +6,8 @@
 #include "kernel/vm/admission.h"
 
 #define TABLE_WORDS 512u
-/* Beside full tables: the root and one below it; and, where each of two ranges (below 640 KiB and from 1 MiB on; up
- * to and above the hole below 4 GiB) begins or ends within a table, a table of 2 MiB and one of 1 GiB. */
+/* Beside full tables: the root; below it one for each 512 GiB, at most three; and for each of the two ranges of
+ * RAM, up to the hole below 4 GiB and above it, a table of 2 MiB and one of 1 GiB that it fills in part only. */
 #define TREE_ENDS 8u
 
 static unsigned long long mb(uint64_t bytes)

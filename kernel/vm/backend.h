@@ -52,8 +52,9 @@ enum exit_kind {
     EXIT_INVLPG,
     EXIT_MONITOR,
     EXIT_MWAIT,
-    EXIT_HYPERCALL,  /* VMMCALL, VMCALL */
-    EXIT_VIRT_INSN,  /* what no guest has (virtualisation, GETSEC, RSM, UD0 to UD2): #UD */
+    EXIT_HYPERCALL, /* VMMCALL, VMCALL */
+    /* What no guest has: virtualisation, SGX, XEND, XTEST, PCONFIG, GETSEC, RSM, INVPCID, RDPRU, UD0 to UD2: #UD. */
+    EXIT_VIRT_INSN,
     EXIT_EXCEPTION,  /* an intercepted exception of the guest */
     EXIT_IRQ_WINDOW, /* an interrupt can be delivered now */
     EXIT_NMI_WINDOW, /* an NMI can be delivered now */

@@ -35,9 +35,9 @@ bool guestmem_is_ram(struct vm *vm, gpa_t gpa, uint64_t len);
 #define GVA_AWAY 0x10u      /* only the address is wanted: its page may be away */
 
 /* Walk the guest's tables. HV_EFAULT: #PF (error code, CR2) or, for an address that is not canonical,
- * #GP(0) has been queued unless `fast`, where HV_EFAULT only says so. HV_EAGAIN: a table is not
- * reachable without waiting (fast). HV_EAGAIN, HV_ENOMEM, HV_EIO as guestmem_read_by, off the fast path. Sets
- * accessed and dirty bits unless `fast`. */
+ * #GP(0) has been queued unless `fast`, where HV_EFAULT only says so. `fast`: HV_EAGAIN if a
+ * table is not reachable without waiting. Else HV_EAGAIN, HV_ENOMEM, HV_EIO as guestmem_read_by, and accessed
+ * and dirty bits are set. */
 enum hv_err guestmem_translate(struct vcpu *v, gva_t gva, uint32_t access, bool fast,
                                gpa_t *out) __must_check;
 /* Up to 15 instruction bytes at CS:RIP, the rest of `bytes` zero; *got may be fewer at a page that is

@@ -94,7 +94,8 @@ static void sleep(const struct waiter *w)
     if (request & VCPU_REQ_THREAD) {
         return;
     }
-    /* Other requests stay until a section begins, which may take memory (softmmu_ready). */
+    /* An interrupt's bit stays until the next section, which this vCPU may not reach without memory
+     * (softmmu_ready): it tries every tick. VCPU_REQ_MMU is its own, and what such a wait is for. */
     if ((request & ~VCPU_REQ_MMU) || !__atomic_load_n(&served, __ATOMIC_ACQUIRE)) {
         thread_sleep_ns(MEMWAIT_TICK_NS);
     } else {

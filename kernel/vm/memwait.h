@@ -26,9 +26,10 @@ struct vcpu;
 /* There is no frame for the guest page at gpa: wait, off the fast path, after which the guest tries again.
  * Without hope that memory becomes free its VM is stopped. */
 void memwait_or_stop(struct vcpu *v, uint64_t gpa);
-extern unsigned memwait_nr_waiting; /* read at any time, for the next two */
-extern unsigned
-    memwait_nr_in_line; /* those of them that hold others up, as of the last look at the queue */
+
+/* Written by memwait.c under its lock, read at any time. */
+extern unsigned memwait_nr_waiting; /* who is in the queue */
+extern unsigned memwait_nr_in_line; /* of those, who held others up at the last look at it */
 
 /* Is anybody waiting? */
 static inline bool memwait_pending(void)

@@ -180,7 +180,7 @@ void vcpu_reset(struct vcpu *v)
 /*
  *     request: leave a bit ; full fence ; look at in_guest
  *     section: in_guest = 1 ; full fence ; look at the bits         (run_section)
- *     sleep:   in_guest = 0 ; full fence ; look at the bits         (may_sleep; queue_up; swapping_wait)
+ *     sleep:   in_guest = 0 ; full fence ; look at the bits         (may_sleep; memwait.c's sleep; swapping_wait)
  */
 void vcpu_request(struct vcpu *v, uint32_t bits)
 {

@@ -105,8 +105,9 @@ struct vcpu {
         uint64_t until_ns;      /* when it ended */
         uint64_t hope_ns;       /* when there was hope last */
         uint64_t gpa, rip, rcx; /* what it was for */
-        unsigned turn;  /* exits for which it may take frames before others: set by memwait_serve
-                                 * under its lock while this vCPU is queued, else the thread's */
+        /* Exits for which it may take frames before others: memwait_serve's, under its lock, while this vCPU
+         * is queued; else the thread's. */
+        unsigned turn;
         bool turn_used; /* the exit under way has asked for pages as one of them */
     } memory_wait;
     struct shadow_cpu shadow;  /* software MMU only: kernel/vm/softmmu.c */

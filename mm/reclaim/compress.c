@@ -281,12 +281,11 @@ unsigned zip_oldest(struct p2m *p, gfn_t *gfn, unsigned most)
     return nr;
 }
 
-void zip_stays(struct p2m *p, uint64_t place)
+void zip_stays(uint64_t place)
 {
-    struct frame *f = frame_of(place_frame(place));
-
-    (void)p;
     if (!(place & FILLED)) {
+        struct frame *f = frame_of(place_frame(place));
+
         f->refs &= ~(piece_bit(place, f->refs) << REFS_LEAVING_SHIFT);
     }
 }

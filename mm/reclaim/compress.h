@@ -62,10 +62,10 @@ bool zip_drop(struct p2m *p, uint64_t place);
 enum hv_err zip_in(struct p2m *p, gfn_t gfn, uint32_t access, struct p2m_entry *e) __must_check;
 
 /* All pages of the oldest frames, at most `most`, which are to leave now; p locked. Returns how many. Each is
- * passed over from then on until it was dropped, or zip_stays says that the page at `place` does not leave; p
- * locked. */
+ * passed over from then on until it was dropped, or zip_stays says that the page at `place` does not leave; its
+ * p2m locked. */
 unsigned zip_oldest(struct p2m *p, gfn_t *gfn, unsigned most);
-void zip_stays(struct p2m *p, uint64_t place);
+void zip_stays(uint64_t place);
 
 /* For the audit, p locked: is there such a page of gfn; walk the frames, count them and their pages. */
 bool zip_audit_place(const struct p2m *p, uint64_t place, uint64_t gfn);

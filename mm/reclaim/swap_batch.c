@@ -233,7 +233,7 @@ static __attribute__((noinline)) void note_cached(struct swap_batch *b, const st
     spin_lock(&b->p->lock);
     /* Else its guest has taken it back, and another page may be in its place. */
     if (p2m_same(&l->e)) {
-        zip_stays(b->p, word_place(l->e.seq));
+        zip_stays(word_place(l->e.seq));
     }
     spin_unlock(&b->p->lock);
 }

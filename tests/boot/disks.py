@@ -144,7 +144,7 @@ def blkdebug(name, *rules):
     with open(path, "w", encoding="ascii") as f:
         for rule in rules:
             f.write("[set-state]\n" if "new_state" in rule else "[inject-error]\n")
-            f.write( "".join('%s = "%s"\n' % kv for kv in rule.items()))
+            f.write("".join('%s = "%s"\n' % kv for kv in rule.items()))
     return "blkdebug:%s:" % path
 
 

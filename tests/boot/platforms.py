@@ -9,7 +9,7 @@
 makes the tests svm_many and vmx_many. The keys are arguments of the platform's machine, sizes that the
 scenario asks for, `mmu` for the kind that each VM has (shadow_X then runs on the processor of X, which has
 nested paging), `long` for what runs in `make test-all` only, `named` for what runs only with NAMED=1 or when K=
-names it (minutes in Bochs, of what other platforms show as well), and `emulated` for what asks for an emulator
+names it (many minutes, of what other tests show as well), and `emulated` for what asks for an emulator
 or for one of its processors: `make test-hw` leaves it out. A list of such values makes a
 test of each, told apart by its processor, or by the key `id`. A scenario without a platform says why in its docstring.
 """

@@ -71,8 +71,8 @@ def test_overcommit_linux_eight(on):
 
 
 def overcommit(screen):
-    """Memory of the VMs over what the machine has for them, as `mem` and docs/telemetry.md define it; all of
-    them are started."""
+    """Memory of the VMs, which are all started, over what the machine has for them, now: 1 more than the
+    overcommitment that `mem` and docs/telemetry.md average."""
     available = screen.host(r"PMEM +/MB: +(\d+) total") - screen.host(r"total: +(\d+) vmk")
     return screen.sum([n for n in screen.vms if n != "(all)"], "MEMSZ") / available
 

@@ -213,7 +213,8 @@ def test_swap_seen(on):
         assert re.search(r"more than its max; its due were .*compress and swap was to take \S+ MB from it",
                          m.command("why zip"))
         for name, letter, said in (
-                ("zip", "C", r"is kept compressed\.\s.*it was compressed, for its VM held more than its due; bytes \d+\."),
+                ("zip", "C", r"is kept compressed\.\s.*it was compressed, for its VM held more than its due; "
+                             r"bytes \d+\."),
                 ("disk", "D", r"is in the swap area\.\s.*it was written to the swap area, for its VM held more than "
                               r"its due; slot \d+\.")):
             m.command("vm %s pause" % name)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A swap disk that fails in every way, at every step: the VM that needs a page says what is wrong with
-it, `resume` tries again, nobody else notices, and no byte is lost. QEMU only: its blkdebug makes the errors."""
+it, `resume` tries again, nobody else notices, and no byte is lost. QEMU only: its blkdebug, throttling and monitor make the errors."""
 
 import re
 

@@ -24,7 +24,7 @@ F_SETPIPE_SZ = 1031
 
 def _schema():
     """kind to {key: type}, from the tables of docs/telemetry.md."""
-    kinds, keys = {}, None
+    kinds, keys, version = {}, None, None
     with open(os.path.join(ROOT, "docs/telemetry.md"), encoding="utf-8") as f:
         for line in f:
             head = re.match(r"## (Every line|kind = (\w+))", line)
@@ -33,7 +33,8 @@ def _schema():
             row = re.match(r"\| (\w+) \| (\w+) \| .* \|$", line)
             if row and keys is not None and row.group(1) != "key":
                 keys[row.group(1)] = TYPES[row.group(2)]
-    return kinds
+            version = version or re.match(r"\| v \| integer \| version of this schema: (\d+)", line)
+    return kinds, int(version[1])
 
 
 def _check(record, schema):
@@ -65,7 +66,7 @@ def _wait_lines(path, enough, timeout=60):
 @runs_on(svm={"mem": "256M", "limit": 90})
 def test_telemetry(on):
     """Every line is as documented, once a second, and says what the screen says."""
-    schema = _schema()
+    schema, version = _schema()
     assert len(schema["vm"]) > 25 and len(schema["host"]) > 20
     path = os.path.join(on.machine().dir, on.name + ".jsonl")
     with on.machine(modules=_modules(), extra=["-serial", "file:" + path]) as m:
@@ -75,6 +76,7 @@ def test_telemetry(on):
         seen = _wait_lines(path, lambda t: len(t.host) >= 6 and len(t.maps) == 2)
         for r in telemetry.records(path):
             _check(r, schema)
+            assert r["v"] == version
         last = {n: seen.vms[n][-1] for n in ("calm", "busy")}
         pairs = {"MEMSZ": "memsz", "GRANT": "grant", "CNSM": "cnsm", "ZERO": "zero", "MCTLMAX": "mctlmax",
                  "CACHESZ": "cachesz"}

@@ -20,6 +20,10 @@
 #include "kernel/vm/vm.h"
 #include "mm/gwalk.h"
 #include "mm/p2m_internal.h"
+#include "mm/share/cow.h"
+#include "mm/share/hash.h"
+#include "mm/share/index.h"
+#include "mm/share/share.h"
 #include "tests/host/env.h"
 
 #define NR_RAM 64u
@@ -333,13 +337,65 @@ static void huge_page(void **state)
     end();
 }
 
+/* gfn b's contents are gfn a's: put both on one frame. */
+static void merge(gfn_t a, gfn_t b)
+{
+    struct p2m_entry ea, eb;
+    struct flush_batch batch;
+
+    flush_batch_init(&batch, p2m_flush_domain(vm.p2m));
+    p2m_query(vm.p2m, a, &ea);
+    p2m_query(vm.p2m, b, &eb);
+    assert_true(cow_nominate(vm.p2m, a, &ea, &batch) && cow_nominate(vm.p2m, b, &eb, &batch));
+    flush_batch_commit(&batch);
+    assert_int_equal(
+        cow_promote(vm.p2m, &ea, index_key(hash_page(p2m_peek(vm.p2m, a)), vm.p2m->salt)), HV_OK);
+    assert_true(cow_merge(vm.p2m, b, &eb, ea.mfn, &batch));
+    flush_batch_commit(&batch);
+}
+
+static uint64_t entry_of(unsigned table, unsigned i)
+{
+    return ((const uint64_t *)p2m_peek(vm.p2m, GFN(TABLES + table)))[i];
+}
+
+/* Two tables of one walk have the same contents, and one frame: bits are set in the right one. The second refers
+ * to itself, and is the table of three levels. */
+static void tables_on_one_frame(void **state)
+{
+    const uint64_t down = (TABLES + 1) << PAGE_SHIFT | 7, leaf = DATA | 7;
+    const unsigned at = DATA >> PAGE_SHIFT;
+
+    (void)state;
+    begin(true);
+    assert_int_equal(share_init(64), HV_OK);
+    share_join(vm.p2m);
+    for (uint64_t table = TABLES; table <= TABLES + 1; table++) {
+        gpa_t gpa = gfn_gpa(GFN(table));
+
+        assert_int_equal(guestmem_write(&vm, gpa, &down, 8), HV_OK);
+        assert_int_equal(guestmem_write(&vm, GPA(gpa.a + 8 * at), &leaf, 8), HV_OK);
+    }
+    merge(GFN(TABLES), GFN(TABLES + 1));
+    assert_ptr_equal(p2m_peek(vm.p2m, GFN(TABLES)), p2m_peek(vm.p2m, GFN(TABLES + 1)));
+    assert_int_equal(translate(DATA, GVA_WRITE), HV_OK);
+    assert_int_equal(entry_of(0, 0), down | 0x20);
+    assert_int_equal(entry_of(0, at), leaf);
+    assert_int_equal(entry_of(1, 0), down | 0x20);
+    assert_int_equal(entry_of(1, at), leaf | 0x60);
+    share_leave(vm.p2m);
+    vm.p2m->blocked = false;
+    p2m_destroy(vm.p2m);
+    share_fini();
+    env_stop();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vcpus_wait),
-        cmocka_unit_test(tables_wait),
-        cmocka_unit_test(huge_page),
-        cmocka_unit_test(waits_have_an_owner),
+        cmocka_unit_test(vcpus_wait),          cmocka_unit_test(tables_wait),
+        cmocka_unit_test(huge_page),           cmocka_unit_test(waits_have_an_owner),
+        cmocka_unit_test(tables_on_one_frame),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -458,7 +458,7 @@ static void test_lent(void **state)
     assert_int_equal(blkclaim_take(a.disk, PART2, 8, false), HV_OK);
     assert_int_equal(swaparea_check(&a, why), HV_EPERM);
     assert_string_equal(why, "it is in use");
-    option_gives("disk:disk0p2", NULL, "swap on disk0p2: a VM uses it as its disk; no swap");
+    option_gives("disk:disk0p2", NULL, "no swap on disk0p2: a VM uses it as its disk");
     blkclaim_drop(a.disk, PART2, 8, false);
 }
 

@@ -171,7 +171,8 @@ static void test_rng(void **state)
     ringenv.fail_one = 0;
     assert_int_equal(used_index(0), 52);
     assert_true(host.waits > 50);
-    /* Others are in line for memory, and every page takes a frame: one wait for the ring and one for each chain. */
+    /* Others are in line for memory, and every page takes a frame: one wait for each chain, for its turn is good
+     * for the ring as well. */
     host.in_line = ringenv.away = true;
     host.waits = 0;
     offer(0, 2);
