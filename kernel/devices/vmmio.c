@@ -170,6 +170,7 @@ static void wait_for(struct vmmio *m, enum hv_err err, gfn_t lacking)
     struct vm *vm = m->vm;
 
     if (err == HV_EAGAIN) {
+        m->hope.turn -= m->hope.turn != 0; /* as a vCPU's exits that come to no end */
         swapping_wait(vm, NULL, lacking);
     } else if (err == HV_ENOMEM) {
         if (!memwait_nap(&m->hope)) {
@@ -215,13 +216,13 @@ static enum hv_err serve_one(struct vmmio *m, unsigned queue)
     err = m->ops->serve(m->dev, queue, &s->ring, c, &written);
     if (err == HV_OK || err == HV_EEXIST || err == HV_EINVAL) {
         vring_release(c);
+        m->hope = (struct memwait_hope){0}; /* it lacked nothing */
     } else {
         s->ring.lacking = gpa_gfn(GPA(c->nr_segs != 0 ? c->seg[0].gpa : 0));
         vring_undo(&s->ring, c);
     }
     if (err == HV_OK) {
         push(m, &s->ring, c->head, written);
-        m->hope = (struct memwait_hope){0};
     }
     return err;
 }
@@ -253,6 +254,7 @@ static void pay(struct vmmio *m, unsigned queue)
         if (err == HV_OK) {
             push(m, &s->ring, s->owed_head, s->owed_written);
             vring_unmap(&s->ring);
+            m->hope = (struct memwait_hope){0};
             s->owed = false;
         } else if (err == HV_EINVAL) {
             broken_queue(m, queue, s->ring.why);
@@ -289,6 +291,7 @@ static void serve_queue(struct vmmio *m, unsigned queue)
     case HV_OK:
     case HV_ENOENT:
     case HV_EBUSY:
+        m->hope = (struct memwait_hope){0};
         break;
     case HV_EEXIST:
         m->ops->kept(m->dev, queue);

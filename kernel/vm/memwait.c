@@ -293,5 +293,7 @@ void memwait_served(struct vcpu *v, bool to_the_end)
     if (unlikely(v->memory_wait.turn_used)) {
         v->memory_wait.turn = to_the_end ? 0 : v->memory_wait.turn - 1;
         v->memory_wait.turn_used = false;
+        /* Another wait at the same instruction, for the next page of a loop, begins behind all others. */
+        v->memory_wait.since_ns = to_the_end ? 0 : v->memory_wait.since_ns;
     }
 }

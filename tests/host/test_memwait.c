@@ -230,6 +230,37 @@ static void turns_end(void **state)
     assert_int_equal(now.blocks, 5);
 }
 
+static void first_goes_first(void)
+{
+    now.frames = 1;
+    memwait_serve();
+    assert_true(cpus[0].memory_wait.turn != 0);
+    assert_int_equal(cpus[1].memory_wait.turn, 0);
+}
+
+/* A loop of one emulated instruction, which wants another page each time, does not come first for ever. */
+static void loops_at_one_rip(void)
+{
+    cpus[1].memory_wait.turn = 8;
+    assert_int_equal(memwait_access(&cpus[1]), P2M_VCPU);
+    memwait_served(&cpus[1], true);
+    fake.now_ns += 1000;
+    now.on_block = first_goes_first;
+    memwait_or_stop(&cpus[1], MEMWAIT_NO_GPA);
+}
+
+static void first_come_first_served(void **state)
+{
+    (void)state;
+    begin();
+    fake.now_ns = 1000000;
+    memwait_or_stop(&cpus[1], MEMWAIT_NO_GPA);
+    fake.now_ns += 1000;
+    now.on_block = loops_at_one_rip;
+    memwait_or_stop(&cpus[0], 0x1000);
+    assert_int_equal(now.blocks, 3);
+}
+
 /* What was asked of the vCPU while it was in its last section wakes nobody: it must not sleep over it. */
 static void requests(void **state)
 {
@@ -308,10 +339,15 @@ static void devices_wait_too(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(requests),         cmocka_unit_test(no_frames_in_sight),
-        cmocka_unit_test(devices_wait_too), cmocka_unit_test(blocked_hold_up_nobody),
-        cmocka_unit_test(in_order),         cmocka_unit_test(no_convoy),
-        cmocka_unit_test(served_at_once),   cmocka_unit_test(turns_end),
+        cmocka_unit_test(requests),
+        cmocka_unit_test(no_frames_in_sight),
+        cmocka_unit_test(devices_wait_too),
+        cmocka_unit_test(blocked_hold_up_nobody),
+        cmocka_unit_test(in_order),
+        cmocka_unit_test(no_convoy),
+        cmocka_unit_test(served_at_once),
+        cmocka_unit_test(turns_end),
+        cmocka_unit_test(first_come_first_served),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -410,6 +410,28 @@ static void test_balloon_held(void **state)
     vballoon_destroy(d);
 }
 
+/* A chain that is kept ends the turn to take frames as any other does: the next one waits for its own. */
+static void test_balloon_turns(void **state)
+{
+    struct vballoon *d = make_balloon();
+    uint32_t pfn = 5;
+
+    (void)state;
+    drive(BIT(0), 3);
+    ringenv_store(DATA, &pfn, sizeof pfn);
+    desc(0, 0, DATA, sizeof pfn, 0, 0);
+    host.in_line = ringenv.away = true;
+    host.waits = 0;
+    for (unsigned taken = 1; taken < 4; taken++) {
+        offer(0, 0);
+        assert_int_equal(used_index(0), taken);
+        assert_int_equal(host.waits, 2 * taken); /* to be taken, and to be completed */
+        assert_int_equal(m->hope.turn, 0);
+        assert_int_equal(m->hope.since_ns, 0);
+    }
+    vballoon_destroy(d);
+}
+
 /* A driver that comes and goes without end does not fill the host's log. */
 static void test_balloon_lines(void **state)
 {
@@ -526,7 +548,7 @@ int main(void)
         TEST(test_image),         TEST(test_image_lies),      TEST(test_host_disk),
         TEST(test_claims),        TEST(test_console),         TEST(test_balloon_pages),
         TEST(test_balloon_stats), TEST(test_balloon_reports), TEST(test_balloon_lines),
-        TEST(test_balloon_held),
+        TEST(test_balloon_held),  TEST(test_balloon_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
