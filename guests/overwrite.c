@@ -8,7 +8,9 @@
 #include "guests/lib/arch.h"
 #include "guests/lib/boot.h"
 #include "guests/lib/console.h"
+#include "guests/lib/paging.h"
 #include "guests/lib/report.h"
+#include "guests/lib/trap.h"
 
 #define PAGE 4096UL
 #define WORDS (PAGE / sizeof(uint64_t))
@@ -24,12 +26,17 @@ enum kind {
     STOSQ_PART,   /* the first 100 words */
     STOSB_INSIDE, /* from byte 8 on, to the end */
     MOVSQ_ONTO,   /* moved onto itself by a word: the first word runs through the page */
+    MOVSQ_CUT,    /* whole, but the source's second page is not there */
     READ,         /* not written */
     KINDS
 };
 
-static uint64_t first, nr_pages;
+static uint64_t first, nr_pages, wrong_faults;
 static uint64_t source[3 * WORDS];
+static uint64_t alone[WORDS]
+    __attribute__((aligned(4096))); /* mapped at CUT, and nothing behind it */
+
+#define CUT PAGING_WINDOW(1)
 
 static enum kind kind_of(uint64_t i)
 {
@@ -66,6 +73,28 @@ static void movsb(void *to, const void *from, uint64_t n)
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
 }
 
+/* Where the part of the source that is there begins. */
+static uint64_t cut_from(uint64_t i)
+{
+    return 1 + i % 63;
+}
+
+/* The fault comes when all before it was moved. */
+static bool movsq_cut(uint64_t i)
+{
+    void *to = page_at(i);
+    const void *from = (const uint64_t *)CUT + cut_from(i);
+    uint64_t left = WORDS, cr2;
+
+    __asm__ volatile(TRAP_GUARDED("rep movsq")
+                     : "+D"(to), "+S"(from), "+c"(left)
+                     :
+                     : "memory", "r10");
+    __asm__ volatile("mov %%cr2, %0" : "=r"(cr2));
+    return trap_vector() == TRAP_PF && left == cut_from(i) && (uint64_t)from == CUT + PAGE &&
+           cr2 == CUT + PAGE && (uint64_t)to == (uint64_t)page_at(i + 1) - left * sizeof(uint64_t);
+}
+
 static void write_page(uint64_t i)
 {
     uint64_t *p = page_at(i);
@@ -92,6 +121,9 @@ static void write_page(uint64_t i)
     case MOVSQ_ONTO:
         movsq(p + 1, p, WORDS - 1);
         break;
+    case MOVSQ_CUT:
+        wrong_faults += !movsq_cut(i);
+        break;
     default:
         break;
     }
@@ -116,6 +148,8 @@ static uint64_t new_word(uint64_t i, uint64_t w)
         return w > 0 ? bytes : old_word(i, w);
     case MOVSQ_ONTO:
         return old_word(i, 0);
+    case MOVSQ_CUT:
+        return w < WORDS - cut_from(i) ? ~(cut_from(i) + w) : old_word(i, w);
     default:
         return old_word(i, w);
     }
@@ -148,6 +182,11 @@ void guest_main(void)
 {
     uint64_t bad = 0;
 
+    trap_init();
+    paging_window(1)[0] = (uint64_t)alone | PAGING_RW;
+    for (uint64_t w = 0; w < WORDS; w++) {
+        alone[w] = ~w;
+    }
     first = (boot_loaded_end + PAGE - 1) & ~(PAGE - 1);
     nr_pages = boot_option_u64("mb", 16) * (1UL << 20) / PAGE / (GROUP * KINDS) * (GROUP * KINDS);
     for (uint64_t w = 0; w < sizeof(source) / sizeof(source[0]); w++) {
@@ -165,6 +204,8 @@ void guest_main(void)
     for (uint64_t i = 0; i < nr_pages; i++) {
         bad += !check_page(i);
     }
-    report_check(bad == 0, "overwrite", "a page is not what was written");
+    report_check(bad == 0 && wrong_faults == 0, "overwrite",
+                 wrong_faults == 0 ? "a page is not what was written"
+                                   : "a fault is not where its source ends");
     report_summary();
 }

@@ -107,6 +107,15 @@ static void advance(const struct overwrite *o)
     gpr[GPR_RCX] -= PAGE_SIZE / o->size;
 }
 
+/* The source's last part faults: up to there the guest has to come by single iterations. */
+static bool source_ends(const struct overwrite *o)
+{
+    gpa_t at;
+
+    return guestmem_translate(o->v, GVA(o->v->gpr[GPR_RSI] + PAGE_SIZE - 1), GVA_READ, true, &at) ==
+           HV_EFAULT;
+}
+
 /* The instruction at RIP: does it fill all of the page at RDI? o->to is where that is. HV_EINVAL: it does not;
  * HV_EFAULT: the guest has a fault; or as of guestmem_fetch. */
 static enum hv_err look(struct overwrite *o)
@@ -124,7 +133,7 @@ static enum hv_err look(struct overwrite *o)
         return err;
     }
     if (got < 3 || !decode(bytes, o) || gpr[GPR_RCX] < PAGE_SIZE / o->size ||
-        (o->moves && gpr[GPR_RSI] - gpr[GPR_RDI] + PAGE_SIZE < 2 * PAGE_SIZE)) {
+        (o->moves && (gpr[GPR_RSI] - gpr[GPR_RDI] + PAGE_SIZE < 2 * PAGE_SIZE || source_ends(o)))) {
         return HV_EINVAL;
     }
     return guestmem_translate(v, GVA(gpr[GPR_RDI]), GVA_WRITE | GVA_AWAY, false, &o->to);
