@@ -109,9 +109,9 @@ def test_swap_two_to_one(on):
 
 
 @runs_on(svm={"kind": "virtio", "mem": "128M"},
-         vmx={"kind": "bochs", "mem": "64M", "long": True, "emulated": True},
+         vmx={"kind": "bochs", "mem": "64M", "limit": 300, "long": True, "emulated": True},
          shadow_svm={"kind": "virtio", "mem": "128M"},
-         shadow_vmx={"kind": "bochs", "mem": "64M", "long": True, "emulated": True})
+         shadow_vmx={"kind": "bochs", "mem": "64M", "limit": 300, "long": True, "emulated": True})
 def test_swap_overwritten(on):
     """Pages that string instructions write as a whole are not read from the disk first; what they write
     in part, or move onto itself, is."""
@@ -127,7 +127,8 @@ def test_swap_overwritten(on):
         m.expect(r"overwrite: filled", 90)
         m.send("\r")
         m.prompt()
-        taken = number(m.command("vm o swapout 9G"), r"(\d+) pages compressed, or on")
+        # Bochs takes most of a minute for it.
+        taken = number(m.command("vm o swapout 9G", 150), r"(\d+) pages compressed, or on")
         assert taken >= mib * 256 * 9 // 10
         m.wait_for("mem once", r"STORE +: \S+ [1-9]\d\d+ of")
         # Batches of 32 pages are written at once; a few at the end are not full.
