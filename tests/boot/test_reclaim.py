@@ -50,6 +50,7 @@ def test_states_walk(on):
     with on.machine(modules={"ballast.conf": text, "memtouch.elf": guest_elf("memtouch")}) as m:
         m.prompt()
         _refused_as_whole(m)
+        m.pause(1.5)  # that a VM runs is known, and its min guaranteed, from the next second on (docs/reclaim.md)
         waits = None
         for name, _ in hogs:
             m.send("vm %s start\r" % name)
