@@ -54,6 +54,12 @@ static uint64_t leaf_pa(const struct p2m_entry *e, unsigned level)
     return ALIGN_DOWN(e->mfn.n << PAGE_SHIFT, PAGE_SIZE << (ORDER_2M * level));
 }
 
+/* A page of a large leaf is executed that must not be: it gets a piece. */
+static bool wants_piece(const struct nested *n, unsigned level, uint32_t access)
+{
+    return level != 0 && (access & P2M_EXEC) && n->small_code;
+}
+
 /* May a leaf of that level, entered for that access, be executed? */
 static bool may_execute(const struct nested *n, const struct p2m_entry *e, unsigned level,
                         uint32_t access)
@@ -119,7 +125,7 @@ static enum hv_err fill_slot(struct nested *n, gfn_t gfn, const struct p2m_entry
 {
     unsigned level = likely(e->order == ORDER_4K) ? 0 : leaf_level(n, e);
 
-    if (level != 0 && (access & P2M_EXEC) && n->small_code) {
+    if (wants_piece(n, level, access)) {
         return fill_piece(n, gfn, e, access);
     }
     uint64_t pa = leaf_pa(e, level), leaf = pa | leaf_bits(n, e, pa, level);
@@ -153,7 +159,7 @@ static enum hv_err fill_tables(struct nested *n, gfn_t gfn, const struct p2m_ent
     unsigned level = leaf_level(n, e);
     enum hv_err err = HV_OK;
 
-    if (level != 0 && (access & P2M_EXEC) && n->small_code) {
+    if (wants_piece(n, level, access)) {
         const uint64_t *slot = pt_slot(&n->pt, gfn_gpa(gfn).a, level);
 
         /* What is around the piece needs no faults of its own. */

@@ -239,6 +239,13 @@ static enum hv_err serve_some(struct vmmio *m, unsigned queue)
     return err;
 }
 
+/* The ring's pages are asked for as the thread may at this moment. */
+static enum hv_err map_ring(struct vmmio *m, struct vring *r)
+{
+    r->how = memwait_access_thread(&m->hope);
+    return vring_map(r);
+}
+
 /*
  * Complete what is owed. Who wants the thread meanwhile, maybe for another queue, gets it: then it is owed
  * on. With a queue that is taken out or a device that needs a reset, the chain is forgotten.
@@ -248,8 +255,7 @@ static void pay(struct vmmio *m, unsigned queue)
     struct ring_state *s = &m->ring[queue];
 
     while (s->owed && vmmio_queue_ready(m, queue) && is_live(m)) {
-        s->ring.how = memwait_access_thread(&m->hope);
-        enum hv_err err = vring_map(&s->ring);
+        enum hv_err err = map_ring(m, &s->ring);
 
         if (err == HV_OK) {
             push(m, &s->ring, s->owed_head, s->owed_written);
@@ -277,8 +283,7 @@ static void serve_queue(struct vmmio *m, unsigned queue)
     if (!vmmio_queue_ready(m, queue) || m->ring[queue].owed) {
         return;
     }
-    r->how = memwait_access_thread(&m->hope);
-    enum hv_err err = vring_map(r);
+    enum hv_err err = map_ring(m, r);
     if (err == HV_OK) {
         vring_notify(r, false);
         err = serve_some(m, queue);

@@ -349,11 +349,6 @@ static const struct {
     {16, 8, 64, "_BHRfS_M", "btrfs"},
 };
 
-static bool is_zero(const uint8_t *page)
-{
-    return page[0] == 0 && memcmp(page, page + 1, LABEL_PAGE - 1) == 0;
-}
-
 /* The first mark from index `from` on; NULL: none, or unreadable (*err). *blank: the pages that were looked at
  * are zero. */
 static const char *find_mark(const struct label_source *s, uint64_t first, uint64_t nr_sectors,
@@ -373,7 +368,7 @@ static const char *find_mark(const struct label_source *s, uint64_t first, uint6
             if (*err != HV_OK) {
                 return NULL;
             }
-            *blank = *blank && is_zero(page);
+            *blank = *blank && mem_is_zero(page, LABEL_PAGE);
         }
         if (memcmp(page + marks[i].offset, marks[i].mark, marks[i].len) == 0) {
             return marks[i].name;

@@ -86,11 +86,6 @@ static bool header_valid(const struct swaparea_header *h, const struct swaparea 
            h->nr_pages >= SWAPAREA_MIN_PAGES && h->nr_pages <= a->nr_pages;
 }
 
-static bool is_zero(const uint8_t *p, size_t n)
-{
-    return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
-}
-
 /* Has somebody put anything else there? what: its name. `dirty`: the area's first page has something behind
  * the header. */
 static bool find_others(struct look *l, const struct swaparea *a, bool dirty, char *what, size_t n)
@@ -134,7 +129,7 @@ static enum hv_err check(struct look *l, const struct swaparea *a, struct swapar
     if (!header_valid(h, a)) {
         return HV_ENOENT;
     }
-    bool dirty = !is_zero((const uint8_t *)l->page + sizeof(*h), PAGE_SIZE - sizeof(*h));
+    bool dirty = !mem_is_zero((const uint8_t *)l->page + sizeof(*h), PAGE_SIZE - sizeof(*h));
 
     if (find_others(l, a, dirty, what, sizeof(what))) {
         scnprintf(why, SWAPAREA_WHY_MAX,

@@ -196,6 +196,13 @@ bool str_copy_n(char *dst, size_t size, const char *src, size_t len)
     return n == len;
 }
 
+bool mem_is_zero(const void *p, size_t n)
+{
+    const uint8_t *bytes = p;
+
+    return bytes[0] == 0 && memcmp(bytes, bytes + 1, n - 1) == 0;
+}
+
 bool str_copy(char *dst, size_t size, const char *src)
 {
     return str_copy_n(dst, size, src, strlen(src));

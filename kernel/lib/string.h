@@ -34,6 +34,9 @@ char *strstr(const char *s, const char *what);
 
 #endif
 
+/* Are the n bytes at p, n > 0, all zero? */
+bool mem_is_zero(const void *p, size_t n);
+
 /*
  * Copy `src` into `dst` of `size` bytes, cut to fit, always NUL-terminated (size 0: nothing). True
  * if all of it fitted.

@@ -101,8 +101,8 @@ enum exit_action fault_slow(struct vcpu *v, struct vm_exit *exit)
     struct view *view = v->vm->view;
     uint32_t how = memwait_access(v);
 
-    if ((exit->mem.access & P2M_WRITE) && !(how & P2M_LINE) && !exit->mem.table_walk &&
-        v->interrupted.type == EVENT_NONE && overwrite_page(v, exit->mem.gpa)) {
+    if ((exit->mem.access & P2M_WRITE) && !exit->mem.table_walk && overwrite_may_begin(v, how) &&
+        overwrite_page(v, exit->mem.gpa)) {
         memwait_served(v, true);
         return ACT_LEAVE;
     }

@@ -6,9 +6,16 @@
 #pragma once
 
 #include "kernel/lib/types.h"
+#include "kernel/vm/vm.h"
+#include "mm/p2m.h"
 #include "mm/types.h"
 
-struct vcpu;
+/* May v, which asks for pages with `how`, begin it? Not while others come first for frames, nor for a write that
+ * delivers an event. */
+static inline bool overwrite_may_begin(const struct vcpu *v, uint32_t how)
+{
+    return !(how & P2M_LINE) && v->interrupted.type == EVENT_NONE;
+}
 
 /* The instruction at RIP wants to write to a page that is away. True: it is REP STOS or REP MOVS over
  * all of the page, and has been carried out for this page, or the guest has its fault; the guest runs on.

@@ -188,8 +188,7 @@ static enum exit_action true_fault(struct vcpu *v, const struct shadow_fault *f)
 /* Off the fast path, and before the view asks for the page: one that is overwritten as a whole stays away. */
 static bool overwrites(struct vcpu *v, const struct exit_page_fault *pf, uint32_t how)
 {
-    return (pf->error & PFEC_W) && !(how & P2M_LINE) && v->interrupted.type == EVENT_NONE &&
-           overwrite_linear(v, pf->gva);
+    return (pf->error & PFEC_W) && overwrite_may_begin(v, how) && overwrite_linear(v, pf->gva);
 }
 
 enum exit_action softmmu_fault(struct vcpu *v, struct vm_exit *exit)

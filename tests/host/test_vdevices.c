@@ -383,17 +383,25 @@ static void test_balloon_pages(void **state)
     vballoon_destroy(d);
 }
 
-/* A chain that is kept is completed although the thread is held when that is due, but for one whose queue is
- * taken out. */
-static void test_balloon_held(void **state)
+/* A balloon, and a chain of one page on its way into it, which is kept. */
+static struct vballoon *make_giving_balloon(void)
 {
     struct vballoon *d = make_balloon();
     uint32_t pfn = 5;
 
-    (void)state;
     drive(BIT(0), 3);
     ringenv_store(DATA, &pfn, sizeof pfn);
     desc(0, 0, DATA, sizeof pfn, 0, 0);
+    return d;
+}
+
+/* A chain that is kept is completed although the thread is held when that is due, but for one whose queue is
+ * taken out. */
+static void test_balloon_held(void **state)
+{
+    struct vballoon *d = make_giving_balloon();
+
+    (void)state;
     for (unsigned taken = 1; taken < 3; taken++) {
         host.hold_on_give = true;
         offer(0, 0);
@@ -413,13 +421,9 @@ static void test_balloon_held(void **state)
 /* A chain that is kept ends the turn to take frames as any other does: the next one waits for its own. */
 static void test_balloon_turns(void **state)
 {
-    struct vballoon *d = make_balloon();
-    uint32_t pfn = 5;
+    struct vballoon *d = make_giving_balloon();
 
     (void)state;
-    drive(BIT(0), 3);
-    ringenv_store(DATA, &pfn, sizeof pfn);
-    desc(0, 0, DATA, sizeof pfn, 0, 0);
     host.in_line = ringenv.away = true;
     host.waits = 0;
     for (unsigned taken = 1; taken < 4; taken++) {
