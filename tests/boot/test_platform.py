@@ -244,7 +244,7 @@ def test_multiboot_kernels(on):
         m.poweroff()
 
 
-@runs_on(svm={"limit": 400, "long": True})
+@runs_on(svm={"limit": 400, "long": True}, shadow_svm={"mmu": "software", "limit": 400, "long": True})
 def test_xen_dom0(on):
     """Another hypervisor as guest: Debian's Xen on two processors starts Linux as its control domain, which comes
     as far as its network; the rest of a paravirtual boot takes emulators too long. (QEMU only: in Bochs it
